@@ -1,0 +1,266 @@
+"""Texts: normalised forms, digests, the corpus of distinct passages, and the positives of every anchor."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hn_datasets.errors import TextError
+from hn_datasets.files import open_arrow, write_arrow
+
+Digests = npt.NDArray[np.bytes_]
+"""Shape ``[n]``, dtype ``S16``: the 16-byte BLAKE2b digests of n texts."""
+
+DIGEST_BYTES = 16
+_DIGEST = pa.binary(DIGEST_BYTES)
+
+
+def normalise(text: str) -> str:
+    """Return the form in which two texts count as the same: Unicode NFKC, case folded, white space folded.
+
+    Case folding can undo NFKC, so NFKC is applied once more after it.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(folded.split())
+
+
+def digest_texts(texts: Iterable[str], form: Callable[[str], str] | None = None) -> Digests:
+    """Return the digest of each text, or of ``form(text)`` where a form is given.
+
+    A lone surrogate, which JSON can carry and UTF-8 cannot, is digested as it is.
+    """
+    forms = texts if form is None else map(form, texts)
+    joined = b"".join(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest() for text in forms
+    )
+    return np.frombuffer(joined, dtype=f"S{DIGEST_BYTES}")
+
+
+def digest_of(*parts: bytes | str) -> str:
+    """Return one 32-character hexadecimal digest of several parts, each counted with its length."""
+    state = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Lists of different lengths in two arrays: list ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
+
+    Attributes:
+        offsets: shape ``[n + 1]``, int64, from 0 to ``len(values)``, never falling.
+        values: shape ``[m]``, int64.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    values: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> npt.NDArray[np.int64]:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Length of every list, shape ``[n]``, int64."""
+        return np.diff(self.offsets)
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The list that each value stands in, shape ``[m]``, int64."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.counts)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Ragged:
+        """Return the lists at ``rows``; row -1 gives an empty list."""
+        counts = np.where(rows < 0, 0, self.counts[rows]) if len(self) else np.zeros(len(rows), np.int64)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        starts = self.offsets[:-1][rows] if len(self) else np.zeros(len(rows), np.int64)
+        positions = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
+        return Ragged(offsets, self.values[positions])
+
+    @classmethod
+    def from_pairs(cls, rows: npt.NDArray[np.int64], values: npt.NDArray[np.int64], num_rows: int) -> Ragged:
+        """Return ``num_rows`` lists, each with its distinct values in rising order, from (row, value) pairs."""
+        order = np.lexsort((values, rows))
+        rows, values = rows[order], values[order]
+        first = np.ones(len(rows), dtype=bool)
+        first[1:] = (rows[1:] != rows[:-1]) | (values[1:] != values[:-1])
+        counts = np.bincount(rows[first], minlength=num_rows)
+        return cls(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), values[first].astype(np.int64))
+
+
+class Corpus:
+    """The passages that negatives are picked from: every distinct text once, memory-mapped from one Arrow file.
+
+    A passage's id is its row. Rows stand in the order of the texts' digests, so the ids, and with them the way that
+    ties are broken, depend on the set of texts alone and not on the order in which they came.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._table = open_arrow(path)
+
+    @classmethod
+    def build(cls, chunks: Iterable[pa.Array], directory: Path) -> Corpus:
+        """Write the distinct texts of ``chunks`` to ``directory`` and open them.
+
+        The file is named after its content: the same set of texts gives the same file, written once.
+
+        Args:
+            chunks: string arrays, in any order, without None or empty texts.
+            directory: where the file goes; made if missing.
+
+        Raises:
+            TextError: there is no text.
+        """
+        texts: list[pa.Array] = []
+        digests: list[Digests] = []
+        for chunk in chunks:
+            texts.append(chunk.cast(pa.large_string()))
+            digests.append(digest_texts(chunk.to_pylist()))
+        if not sum(map(len, texts)):
+            raise TextError("Expected at least one passage in the corpus, got none; give a dataset that has rows.")
+        distinct, first = np.unique(np.concatenate(digests), return_index=True)
+        path = directory / f"{digest_of(distinct.tobytes())}.arrow"
+        if not path.exists():
+            rows = pa.chunked_array(texts).take(pa.array(first)).combine_chunks()
+            keys = digest_texts((text.as_py() for text in rows), normalise)
+            table = pa.table(
+                {
+                    "text": rows,
+                    "digest": _digest_array(distinct),
+                    "key": _digest_array(keys),
+                    "key_order": pa.array(np.argsort(keys, kind="stable")),
+                }
+            )
+            write_arrow(table, path)
+        return cls(path)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the set of texts, 32 hexadecimal characters."""
+        return self.path.stem
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, passage_id: int) -> str:
+        return str(self._table["text"][int(passage_id)].as_py())
+
+    def texts(self, ids: npt.NDArray[np.int64]) -> list[str]:
+        """Return the texts of passages, in the order of ``ids`` (shape ``[n]``)."""
+        return list(self._table["text"].take(pa.array(ids)).to_pylist())
+
+    @cached_property
+    def digests(self) -> Digests:
+        """The digest of every passage, shape ``[len(self)]``, rising."""
+        return _digests(self._table["digest"])
+
+    def ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the id of each text, shape ``[n]``, int64; -1 where the corpus does not have it."""
+        return find(self.digests, digest_texts(texts))
+
+    def ids_of_same(self, texts: Sequence[str], rows: npt.NDArray[np.int64], num_rows: int) -> Ragged:
+        """Return, for each row, the ids of all passages equal to one of its texts after ``normalise``.
+
+        Args:
+            texts: n texts.
+            rows: shape ``[n]``, the row that each text belongs to.
+            num_rows: number of lists in the answer.
+        """
+        wanted = digest_texts(texts, normalise)
+        first = np.searchsorted(self._sorted_keys, wanted, side="left")
+        last = np.searchsorted(self._sorted_keys, wanted, side="right")
+        found = Ragged(np.arange(len(self) + 1), self._key_order)
+        counts = last - first
+        starts = np.repeat(first - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) if len(texts) else first
+        positions = starts + np.arange(counts.sum())
+        return Ragged.from_pairs(np.repeat(rows, counts), found.values[positions], num_rows)
+
+    @cached_property
+    def _key_order(self) -> npt.NDArray[np.int64]:
+        order: npt.NDArray[np.int64] = self._table["key_order"].to_numpy()
+        return order
+
+    @cached_property
+    def _sorted_keys(self) -> Digests:
+        return _digests(self._table["key"])[self._key_order]
+
+
+class AnchorPositives:
+    """The corpus ids of all positives of every anchor, memory-mapped from one Arrow file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        table = open_arrow(path)
+        self.digests = _digests(table["digest"])
+        counts = table["ids"].combine_chunks().value_lengths().to_numpy()
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._ids = Ragged(offsets, table["ids"].combine_chunks().flatten().to_numpy())
+
+    @classmethod
+    def build(cls, anchors: Digests, positives: npt.NDArray[np.int64], directory: Path) -> AnchorPositives:
+        """Write the positives of every distinct anchor to ``directory`` and open them.
+
+        Args:
+            anchors: shape ``[n]``, the anchor's digest of n (anchor, positive) pairs, repeated anchors included.
+            positives: shape ``[n]``, int64, the corpus id of the positive of each pair.
+            directory: where the file, named after its content, goes.
+        """
+        distinct, rows = np.unique(anchors, return_inverse=True)
+        lists = Ragged.from_pairs(rows.astype(np.int64), positives, len(distinct))
+        path = directory / f"{digest_of(distinct.tobytes(), lists.offsets.tobytes(), lists.values.tobytes())}.arrow"
+        if not path.exists():
+            ids = pa.LargeListArray.from_arrays(pa.array(lists.offsets), pa.array(lists.values))
+            write_arrow(pa.table({"digest": _digest_array(distinct), "ids": ids}), path)
+        return cls(path)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all anchors and their positives, 32 hexadecimal characters."""
+        return self.path.stem
+
+    def of(self, anchors: Sequence[str]) -> Ragged:
+        """Return the positives of each anchor; an empty list for an anchor that is not known."""
+        return self._ids.take(find(self.digests, digest_texts(anchors)))
+
+
+def find(sorted_digests: Digests, wanted: Digests) -> npt.NDArray[np.int64]:
+    """Return the position of each wanted digest in a sorted array, shape ``[n]``, int64; -1 where it is missing."""
+    if not len(sorted_digests):
+        return np.full(len(wanted), -1, dtype=np.int64)
+    positions = np.minimum(np.searchsorted(sorted_digests, wanted), len(sorted_digests) - 1)
+    return np.where(sorted_digests[positions] == wanted, positions, -1).astype(np.int64)
+
+
+def is_empty(texts: pa.Array) -> npt.NDArray[np.bool_]:
+    """Return where a text is None, empty or only white space (shape ``[n]``)."""
+    trimmed = pc.utf8_length(pc.utf8_trim_whitespace(texts))
+    empty: npt.NDArray[np.bool_] = pc.fill_null(pc.equal(trimmed, 0), True).to_numpy(zero_copy_only=False)
+    return empty
+
+
+def _digest_array(digests: Digests) -> pa.Array:
+    return pa.FixedSizeBinaryArray.from_buffers(_DIGEST, len(digests), [None, pa.py_buffer(digests.tobytes())])
+
+
+def _digests(column: pa.ChunkedArray) -> Digests:
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # combine_chunks keeps a chunked array when there is nothing in it
+        return np.empty(0, dtype=f"S{DIGEST_BYTES}")
+    start = array.offset * DIGEST_BYTES
+    data = np.frombuffer(array.buffers()[1], dtype=np.uint8)
+    return data[start : start + len(array) * DIGEST_BYTES].view(f"S{DIGEST_BYTES}")
