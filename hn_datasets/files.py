@@ -1,15 +1,16 @@
-"""Files that appear whole or not at all, in the cache directory."""
+"""Files that appear whole or not at all, and that carry their own checksum in their name."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import pyarrow as pa
+import xxhash
 from huggingface_hub import constants
 
 from hn_datasets.errors import StoreError
@@ -21,34 +22,44 @@ def cache_directory() -> Path:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path`` that takes its place when the block ends without an error.
+def temporary_file(directory: Path) -> Iterator[IO[bytes]]:
+    """Open a file in ``directory`` that is flushed to the disk when the block ends, and removed when it fails.
 
-    The data is on the disk before the name is, so that neither a kill nor a power cut leaves a torn file.
+    The block renames nothing; whoever opened the file gives it its name afterwards, so a name never stands for a torn
+    file, whatever happens.
 
     Raises:
         StoreError: the file cannot be written, for instance because the disk is full; nothing is left behind.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-", delete=False) as file:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=".writing-", delete=False) as file:
             try:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                Path(file.name).replace(path)
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
                 raise
     except OSError as error:
-        if isinstance(error, StoreError):
-            raise
         reason = error.strerror or str(error)
         raise StoreError(
             error.errno,
-            f"Could not write {path} ({reason}); what was written before is kept: free some space, or set "
+            f"Could not write to {directory} ({reason}); what was written before is kept: free some space, or set "
             "HN_DATASETS_CACHE to a larger disk, and run again.",
         ) from error
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that takes the place of ``path`` when the block ends without an error.
+
+    Raises:
+        StoreError: the file cannot be written; nothing is left behind.
+    """
+    with temporary_file(path.parent) as file:
+        yield file
+    Path(file.name).replace(path)
 
 
 def write_arrow(table: pa.Table, path: Path) -> None:
@@ -64,3 +75,28 @@ def write_arrow(table: pa.Table, path: Path) -> None:
 def open_arrow(path: Path) -> pa.Table:
     """Memory-map a table written by ``write_arrow``."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def write_checked(directory: Path, prefix: str, suffix: str, chunks: Iterable[bytes | memoryview]) -> Path:
+    """Write a file named ``<prefix><checksum of its content><suffix>``; the same content gives the same file.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    state = xxhash.xxh3_128()
+    with temporary_file(directory) as file:
+        for chunk in chunks:
+            state.update(chunk)
+            file.write(chunk)
+    path = directory / f"{prefix}{state.hexdigest()}{suffix}"
+    Path(file.name).replace(path)
+    return path
+
+
+def is_intact(path: Path, prefix: str = "") -> bool:
+    """Return whether the content of a file of ``write_checked`` still has the checksum in its name."""
+    state = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            state.update(chunk)
+    return path.stem == prefix + state.hexdigest()

@@ -141,8 +141,8 @@ class Corpus:
             table = pa.table(
                 {
                     "text": rows,
-                    "digest": _digest_array(distinct),
-                    "key": _digest_array(keys),
+                    "digest": fixed_size_binary(distinct),
+                    "key": fixed_size_binary(keys),
                     "key_order": pa.array(np.argsort(keys, kind="stable")),
                 }
             )
@@ -160,6 +160,11 @@ class Corpus:
     def __getitem__(self, passage_id: int) -> str:
         return str(self._table["text"][int(passage_id)].as_py())
 
+    @property
+    def column(self) -> pa.ChunkedArray:
+        """All texts, in the order of their ids."""
+        return self._table["text"]
+
     def texts(self, ids: npt.NDArray[np.int64]) -> list[str]:
         """Return the texts of passages, in the order of ``ids`` (shape ``[n]``)."""
         return list(self._table["text"].take(pa.array(ids)).to_pylist())
@@ -167,7 +172,7 @@ class Corpus:
     @cached_property
     def digests(self) -> Digests:
         """The digest of every passage, shape ``[len(self)]``, rising."""
-        return _digests(self._table["digest"])
+        return fixed_size_bytes(self._table["digest"])
 
     def ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the id of each text, shape ``[n]``, int64; -1 where the corpus does not have it."""
@@ -197,7 +202,7 @@ class Corpus:
 
     @cached_property
     def _sorted_keys(self) -> Digests:
-        return _digests(self._table["key"])[self._key_order]
+        return fixed_size_bytes(self._table["key"])[self._key_order]
 
 
 class AnchorPositives:
@@ -206,7 +211,7 @@ class AnchorPositives:
     def __init__(self, path: Path) -> None:
         self.path = path
         table = open_arrow(path)
-        self.digests = _digests(table["digest"])
+        self.digests = fixed_size_bytes(table["digest"])
         counts = table["ids"].combine_chunks().value_lengths().to_numpy()
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._ids = Ragged(offsets, table["ids"].combine_chunks().flatten().to_numpy())
@@ -225,7 +230,7 @@ class AnchorPositives:
         path = directory / f"{digest_of(distinct.tobytes(), lists.offsets.tobytes(), lists.values.tobytes())}.arrow"
         if not path.exists():
             ids = pa.LargeListArray.from_arrays(pa.array(lists.offsets), pa.array(lists.values))
-            write_arrow(pa.table({"digest": _digest_array(distinct), "ids": ids}), path)
+            write_arrow(pa.table({"digest": fixed_size_binary(distinct), "ids": ids}), path)
         return cls(path)
 
     @property
@@ -253,11 +258,13 @@ def is_empty(texts: pa.Array) -> npt.NDArray[np.bool_]:
     return empty
 
 
-def _digest_array(digests: Digests) -> pa.Array:
+def fixed_size_binary(digests: Digests) -> pa.Array:
+    """Return digests as an Arrow array."""
     return pa.FixedSizeBinaryArray.from_buffers(_DIGEST, len(digests), [None, pa.py_buffer(digests.tobytes())])
 
 
-def _digests(column: pa.ChunkedArray) -> Digests:
+def fixed_size_bytes(column: pa.ChunkedArray) -> Digests:
+    """Return an Arrow column of digests as a numpy array, without a copy where it has one chunk."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # combine_chunks keeps a chunked array when there is nothing in it
         return np.empty(0, dtype=f"S{DIGEST_BYTES}")

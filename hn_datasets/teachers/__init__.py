@@ -1,1 +1,1 @@
-"""Teachers."""
+"""Teachers: they turn texts into scores."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from hn_datasets.texts import Corpus
+
+if TYPE_CHECKING:
+    import torch
 
 Role = Literal["anchor", "passage"]
 Floats = npt.NDArray[np.float32]
@@ -29,8 +32,11 @@ class Scores(Protocol):
 
     slack: Floats
 
-    def tile(self, start: int, stop: int) -> Floats:
-        """Return fast scores of all anchors against passages ``start`` to ``stop``: ``[num_anchors, stop - start]``."""
+    def tile(self, start: int, stop: int) -> Floats | torch.Tensor:
+        """Return fast scores of all anchors against passages ``start`` to ``stop``: ``[num_anchors, stop - start]``.
+
+        A float32 array, or a tensor where the scores lie on another device than the CPU.
+        """
 
     def pairs(self, rows: Ids, ids: Ids) -> Floats:
         """Return *the* score of each (anchor row, passage id) pair, shape ``[n]``.

@@ -1,0 +1,234 @@
+"""Reading anchors, positives and passages from datasets, checked before anything expensive starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
+
+from hn_datasets.errors import ArgumentError, ColumnError, TextError
+from hn_datasets.texts import is_empty
+
+AnyDataset: TypeAlias = Dataset | DatasetDict | IterableDataset | IterableDatasetDict
+CorpusLike: TypeAlias = Sequence[str] | Dataset | IterableDataset | str | Path
+
+READ_ROWS = 1000
+_SHOWN_ROWS = 5
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A block of rows that all have an anchor and at least one positive.
+
+    Attributes:
+        anchors: n strings.
+        positives: m strings, those of the first row first.
+        rows: shape ``[m]``, int64, the row within the block that each positive belongs to.
+    """
+
+    anchors: pa.Array
+    positives: pa.Array
+    rows: npt.NDArray[np.int64]
+
+
+def splits_of(dataset: AnyDataset) -> dict[str, Dataset | IterableDataset]:
+    """Return the splits by name; a single dataset is the split ``""``.
+
+    Raises:
+        ArgumentError: it is no dataset.
+    """
+    if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
+        return dict(dataset)
+    if isinstance(dataset, (Dataset, IterableDataset)):
+        return {"": dataset}
+    raise ArgumentError(f"Expected a Dataset, DatasetDict or IterableDataset, got {type(dataset).__name__}.")
+
+
+def resolve_columns(dataset: AnyDataset, anchor: str | None, positive: str | None) -> tuple[str, str]:
+    """Return the names of the anchor and the positive column: as given, or the first two text columns.
+
+    Raises:
+        ColumnError: a column is missing (says which there are), named twice, or holds no text.
+        ArgumentError: there is no split.
+    """
+    splits = list(splits_of(dataset).values())
+    if not splits:
+        raise ArgumentError("Expected a dataset with at least one split, got none.")
+    types = _column_types(splits[0])
+    texts = [name for name, kind in types.items() if _is_text(kind)]
+    anchor = anchor if anchor is not None else next((name for name in texts if name != positive), None)
+    lists = [name for name, kind in types.items() if (_is_text(kind) or _is_text_list(kind)) and name != anchor]
+    positive = positive if positive is not None else next(iter(lists), None)
+    if anchor is None or positive is None:
+        raise ColumnError(f"Expected two text columns, the dataset has {_listed(types)}; name both columns.")
+    if anchor == positive:
+        raise ColumnError(f"Expected two different columns, got {anchor!r} twice; the dataset has {_listed(types)}.")
+    for split in splits:
+        _check_types(_column_types(split), anchor, positive)
+    return anchor, positive
+
+
+def iter_pairs(dataset: AnyDataset, anchor: str, positive: str, on_empty: str) -> Iterator[Pairs]:
+    """Read all splits in blocks of rows.
+
+    Args:
+        dataset: any dataset with both columns.
+        anchor: a column of strings.
+        positive: a column of strings or lists of strings.
+        on_empty: ``"error"``, or ``"skip"`` to leave out rows without an anchor or a positive.
+
+    Raises:
+        TextError: a text is None, empty or only white space and ``on_empty`` is ``"error"``; names the rows. Or there
+            are no rows at all.
+    """
+    num_rows = 0
+    empty_rows: list[int] = []
+    for split in splits_of(dataset).values():
+        for table in _iter_tables(split, [anchor, positive]):
+            pairs, empty = read_pairs(table[anchor], table[positive])
+            empty_rows.extend((num_rows + empty).tolist())
+            num_rows += table.num_rows
+            yield pairs
+    if not num_rows:
+        raise TextError("Expected a dataset with rows, got an empty one.")
+    if empty_rows and on_empty == "error":
+        raise TextError(empty_message(f"columns {anchor!r} and {positive!r} of every row", empty_rows))
+
+
+def read_pairs(anchors: pa.ChunkedArray, positives: pa.ChunkedArray) -> tuple[Pairs, npt.NDArray[np.int64]]:
+    """Return the rows that have texts, and the numbers of those that lack one."""
+    whole = _flat(anchors)
+    lists = _flat(positives)
+    if _is_text_list(lists.type):
+        counts = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        values = lists.flatten().cast(pa.large_string())
+    else:
+        counts, values = np.ones(len(lists), dtype=np.int64), lists.cast(pa.large_string())
+    rows = np.repeat(np.arange(len(whole)), counts)
+    bad = is_empty(whole.cast(pa.large_string())) | (counts == 0)
+    bad[rows[is_empty(values)]] = True
+    keep = ~bad[rows]
+    numbers = np.cumsum(~bad) - 1
+    pairs = Pairs(
+        whole.filter(pa.array(~bad)).cast(pa.large_string()), values.filter(pa.array(keep)), numbers[rows[keep]]
+    )
+    return pairs, np.flatnonzero(bad)
+
+
+def empty_message(where: str, rows: Sequence[int]) -> str:
+    """Say which rows lack a text, and what to do."""
+    shown = ", ".join(map(str, rows[:_SHOWN_ROWS])) + (", ..." if len(rows) > _SHOWN_ROWS else "")
+    return (
+        f"Expected a text in {where}, got None, empty or white space in {len(rows):,} rows ({shown}); "
+        "filter them out, or pass on_empty='skip'."
+    )
+
+
+def iter_passages(corpus: CorpusLike, column: str | None, on_empty: str) -> Iterator[pa.Array]:
+    """Read the passages of a corpus in blocks.
+
+    Args:
+        corpus: strings, a dataset, or the path of Parquet or JSON Lines files (globs too).
+        column: the text column of a dataset or file; the only one, or the one named "text", if None.
+        on_empty: ``"error"``, or ``"skip"`` to leave out None, empty and white-space passages.
+
+    Raises:
+        TextError: a passage is empty and ``on_empty`` is ``"error"``; names the rows.
+        ColumnError: the column is missing, holds no text, or cannot be told.
+        ArgumentError: ``column`` with a list of strings, or a path that is neither Parquet nor JSON Lines.
+    """
+    empty_rows: list[int] = []
+    start = 0
+    for chunk in _iter_corpus(corpus, column):
+        bad = is_empty(chunk)
+        empty_rows.extend((start + np.flatnonzero(bad)).tolist())
+        start += len(chunk)
+        yield chunk.filter(pa.array(~bad))
+    if empty_rows and on_empty == "error":
+        raise TextError(empty_message("every passage of the corpus", empty_rows))
+
+
+def _iter_corpus(corpus: CorpusLike, column: str | None) -> Iterator[pa.Array]:
+    if isinstance(corpus, (str, Path)):
+        corpus = _open_files(str(corpus))
+    if isinstance(corpus, (Dataset, IterableDataset)):
+        name = _corpus_column(corpus, column)
+        for table in _iter_tables(corpus, [name]):
+            yield _flat(table[name]).cast(pa.large_string())
+        return
+    if isinstance(corpus, (DatasetDict, IterableDatasetDict)) or not isinstance(corpus, Iterable):
+        raise ArgumentError(f"Expected a corpus of strings, a Dataset or a path, got {type(corpus).__name__}.")
+    if column is not None:
+        raise ArgumentError("corpus_column_name has no effect on a list of strings; leave it out.")
+    texts: list[Any] = list(corpus)
+    wrong = next((text for text in texts if text is not None and not isinstance(text, str)), None)
+    if wrong is not None:
+        raise TextError(f"Expected a corpus of strings, got {type(wrong).__name__}: {str(wrong)[:60]!r}.")
+    for start in range(0, len(texts), READ_ROWS):
+        yield pa.array(texts[start : start + READ_ROWS], type=pa.large_string())
+
+
+def _open_files(path: str) -> Dataset:
+    kinds = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
+    kind = kinds.get(Path(path).suffix)
+    if kind is None:
+        raise ArgumentError(f"Expected a corpus path that ends in {', '.join(kinds)}, got {path!r}.")
+    return load_dataset(kind, data_files=path, split="train")
+
+
+def _corpus_column(corpus: Dataset | IterableDataset, column: str | None) -> str:
+    types = _column_types(corpus)
+    texts = [name for name, kind in types.items() if _is_text(kind)]
+    name = column or ("text" if "text" in texts else texts[0] if len(texts) == 1 else None)
+    if name is None or name not in texts:
+        raise ColumnError(
+            f"Expected one text column in the corpus{f' named {column!r}' if column else ''}, it has {_listed(types)}; "
+            "name it by corpus_column_name."
+        )
+    return name
+
+
+def _iter_tables(dataset: Dataset | IterableDataset, columns: list[str]) -> Iterator[pa.Table]:
+    yield from dataset.select_columns(columns).with_format("arrow").iter(batch_size=READ_ROWS)
+
+
+def _column_types(dataset: Dataset | IterableDataset) -> dict[str, pa.DataType]:
+    features = dataset.features
+    if features is None:
+        features = cast(Any, dataset)._resolve_features().features
+    schema = features.arrow_schema
+    return {name: schema.field(name).type for name in schema.names}
+
+
+def _check_types(types: dict[str, pa.DataType], anchor: str, positive: str) -> None:
+    for name in (anchor, positive):
+        if name not in types:
+            raise ColumnError(f"Expected a column {name!r}, the dataset has {_listed(types)}.")
+    if not _is_text(types[anchor]):
+        raise ColumnError(
+            f"Expected strings in column {anchor!r}, got {types[anchor]}; the dataset has {_listed(types)}."
+        )
+    if not (_is_text(types[positive]) or _is_text_list(types[positive])):
+        raise ColumnError(f"Expected strings or lists of strings in column {positive!r}, got {types[positive]}.")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_text_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_text(kind.value_type)
+
+
+def _listed(types: dict[str, pa.DataType]) -> str:
+    return "the columns " + ", ".join(f"{name} ({kind})" for name, kind in types.items()) if types else "no columns"
+
+
+def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

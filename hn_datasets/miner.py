@@ -1,0 +1,458 @@
+"""The miner: a callable for ``dataset.map(..., batched=True)`` that adds a column of hard negatives."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from datasets import Dataset, Features, List, Value
+from sentence_transformers import SentenceTransformer
+
+from hn_datasets.columns import (
+    AnyDataset,
+    CorpusLike,
+    empty_message,
+    iter_pairs,
+    iter_passages,
+    read_pairs,
+    resolve_columns,
+)
+from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning, TextError, WeakTeacherWarning
+from hn_datasets.guards import Duplicates, Guard, merge
+from hn_datasets.methods import Method, RandomNegatives, TopKPercPos
+from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
+from hn_datasets.sampling import choose, draw_uniformly, row_seeds, sort_by_score
+from hn_datasets.scoring import open_scorer
+from hn_datasets.search import Found, Search, k_best_below
+from hn_datasets.store import EmbeddingStore
+from hn_datasets.teachers.base import Encoder, Floats, Ids, Ranker, Scorer, Scores, Teacher
+from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
+from hn_datasets.texts import AnchorPositives, Corpus, Digests, Ragged, digest_texts
+
+BLOCK_ROWS = 2048
+"""Anchors searched at once: tiles of 2,048 x 4,096 scores were the fastest on two cores."""
+
+MINED_FEATURES = Features(
+    {
+        "negatives": List(Value("string")),
+        "negative_ids": List(Value("int64")),
+        "negative_scores": List(Value("float32")),
+        "positive_score": Value("float32"),
+        "ceiling": Value("float64"),
+        "top_score": Value("float32"),
+    }
+)
+"""The columns that mining adds."""
+
+TeacherLike = str | Path | SentenceTransformer | Teacher
+
+
+@dataclass(frozen=True)
+class _Mined:
+    """The added columns of a block of rows, as arrays; shapes ``[n, k]``, ``[n]``, ``[n]`` and ``[n]``."""
+
+    found: Found
+    positive_scores: Floats
+    ceilings: npt.NDArray[np.float64]
+    top_scores: Floats
+
+
+class HardNegativeMiner:
+    """Adds hard negatives to batches of (anchor, positive) rows; made by ``from_dataset`` or ``from_corpus``.
+
+    It travels to other processes, and into the fingerprint of ``map``, as its recipe and the paths of the files that
+    hold its corpus; models, indexes and memory maps are opened again where they are needed.
+
+    Attributes:
+        recipe: every choice that decides the result.
+        corpus: the distinct passages; ``miner.corpus[id]`` is the text of a negative, ``miner.corpus.ids(texts)`` the
+            ids of texts.
+        store: where the vectors are.
+    """
+
+    def __init__(
+        self, recipe: Recipe, corpus: Corpus, positives: AnchorPositives | None, store: EmbeddingStore
+    ) -> None:
+        self.recipe = replace(recipe, algorithm_version=ALGORITHM_VERSION)
+        self.corpus = corpus
+        self.store = store
+        self._positives = positives
+        self._guards: tuple[Guard, ...] = (Duplicates(),)
+        wanted = recipe.method.skip + recipe.pool_size
+        if len(corpus) <= wanted:
+            warnings.warn(
+                f"The corpus has {len(corpus):,} distinct passages, a row can need {wanted:,} besides its positives: "
+                "rows will come out short; add passages by corpus=..., or ask for fewer negatives.",
+                ShortRowsWarning,
+                stacklevel=3,
+            )
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: AnyDataset,
+        *,
+        teacher: TeacherLike,
+        corpus: CorpusLike | None = None,
+        corpus_column_name: str | None = None,
+        anchor_column_name: str | None = None,
+        positive_column_name: str | None = None,
+        method: Method | None = None,
+        num_negatives: int = 4,
+        sampling: Sampling = "top",
+        pool: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        on_empty: OnEmpty = "error",
+        query_prompt: str | None = None,
+        corpus_prompt: str | None = None,
+        batch_size: int | None = None,
+        store: EmbeddingStore | str | Path | None = None,
+    ) -> HardNegativeMiner:
+        """Collect the corpus and all positives of every anchor, and embed what the store lacks.
+
+        Args:
+            dataset: Dataset, DatasetDict (one corpus for all splits) or a finite IterableDataset.
+            teacher: a model name or folder, a SentenceTransformer, "bm25", or a teacher object.
+            corpus: further passages beside the positives: strings, a dataset, or a Parquet or JSON Lines path.
+            corpus_column_name: the text column of ``corpus``.
+            anchor_column_name: a column of strings; the first text column if None.
+            positive_column_name: a column of strings or lists of strings; the next text column if None.
+            method: the ceiling; ``TopKPercPos(0.95)`` if None.
+            num_negatives: negatives per row.
+            sampling: see ``Recipe``, as are ``pool``, ``temperature``, ``seed`` and ``on_empty``.
+            pool: how many of the best passages are drawn from.
+            temperature: of the softmax.
+            seed: of everything that is drawn.
+            on_empty: "error", or "skip" rows without a text.
+            query_prompt: see ``DenseTeacher``, as are ``corpus_prompt`` and ``batch_size``.
+            corpus_prompt: put before every passage.
+            batch_size: texts per forward pass of the teacher.
+            store: where vectors are kept; ``HN_DATASETS_CACHE``, or a folder below ``HF_HOME``, if None.
+
+        Raises:
+            ArgumentError: an argument is out of range, contradicts another one, or has no effect.
+            ColumnError: a column is missing, named twice, or holds no text.
+            TextError: a text is None, empty or white space; names the rows.
+            TeacherError: the teacher cannot be loaded.
+            VectorError: the teacher gives vectors of another shape, or NaN.
+            StoreError: the store cannot be written.
+        """
+        anchor, positive = resolve_columns(dataset, anchor_column_name, positive_column_name)
+        draft = Recipe(
+            teacher={},
+            method=method if method is not None else TopKPercPos(),
+            num_negatives=num_negatives,
+            sampling=sampling,
+            pool=pool,
+            temperature=temperature,
+            seed=seed,
+            anchor_column_name=anchor,
+            positive_column_name=positive,
+            on_empty=on_empty,
+        )
+        if corpus is None and corpus_column_name is not None:
+            raise ArgumentError("corpus_column_name has no effect without a corpus; leave it out.")
+        ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
+        store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+        extra = iter_passages(corpus, corpus_column_name, on_empty) if corpus is not None else iter(())
+        built, positives = _collect(dataset, extra, draft, store)
+        miner = cls(replace(draft, teacher=ready.spec()), built, positives, store)
+        miner._prepare(ready, _anchor_chunks(dataset, draft))
+        return miner
+
+    @classmethod
+    def from_corpus(
+        cls,
+        corpus: CorpusLike,
+        *,
+        teacher: TeacherLike,
+        corpus_column_name: str | None = None,
+        anchor_column_name: str = "anchor",
+        positive_column_name: str = "positive",
+        method: Method | None = None,
+        num_negatives: int = 4,
+        sampling: Sampling = "top",
+        pool: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        on_empty: OnEmpty = "error",
+        query_prompt: str | None = None,
+        corpus_prompt: str | None = None,
+        batch_size: int | None = None,
+        store: EmbeddingStore | str | Path | None = None,
+    ) -> HardNegativeMiner:
+        """Embed a corpus; anchors and positives are embedded as they come, as for a stream.
+
+        A positive need not be in the corpus. Only the positives of its own row are known for an anchor: where anchors
+        occur in several rows, use ``from_dataset``. Arguments and errors are those of ``from_dataset``.
+        """
+        draft = Recipe(
+            teacher={},
+            method=method if method is not None else TopKPercPos(),
+            num_negatives=num_negatives,
+            sampling=sampling,
+            pool=pool,
+            temperature=temperature,
+            seed=seed,
+            anchor_column_name=anchor_column_name,
+            positive_column_name=positive_column_name,
+            on_empty=on_empty,
+        )
+        ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
+        store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+        built = Corpus.build(iter_passages(corpus, corpus_column_name, on_empty), store.derived / "corpora")
+        miner = cls(replace(draft, teacher=ready.spec()), built, None, store)
+        miner._prepare(ready, iter(()))
+        return miner
+
+    def features(self, features: Features) -> Features:
+        """Return the features of the mined dataset: those given, and the added columns."""
+        return Features({**features, **MINED_FEATURES})
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        """Return the added columns for a batch of rows.
+
+        Args:
+            batch: columns as lists; has to have the anchor and the positive column.
+
+        Returns:
+            ``negatives`` (texts, best first), ``negative_ids`` (int64, rows of the corpus), ``negative_scores``
+            (float32, falling), ``positive_score`` (float32, the lowest of the row's positives), ``ceiling`` (float64,
+            every negative is strictly below; inf if there is none) and ``top_score`` (float32, the best passage that is
+            no positive, ceiling or not). A skipped row has no negatives and NaN.
+
+        Raises:
+            ColumnError: a column is missing or holds no text.
+            TextError: a text is None, empty or white space, and ``on_empty`` is "error".
+        """
+        anchors, positives, num_rows, kept = self._read(batch)
+        mined = [
+            self._mine(anchors[start : start + BLOCK_ROWS], positives[start : start + BLOCK_ROWS])
+            for start in range(0, len(anchors), BLOCK_ROWS)
+        ]
+        return self._columns(mined, kept, num_rows)
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        return open_scorer(teacher_from_spec(self.recipe.teacher), self.corpus, self.store)
+
+    def _prepare(self, teacher: Teacher, anchors: Iterator[pa.Array]) -> None:
+        """Embed or index the corpus and the anchors, so that workers and later calls only read."""
+        self._teacher = teacher
+        if isinstance(teacher, Ranker):
+            warnings.warn(
+                "BM25 is the only teacher: in NV-Retriever's comparison its negatives trained a student worse (0.5002) "
+                "than random ones (0.5248), dense teachers better (0.5494 to 0.5810); see arXiv 2407.15831.",
+                WeakTeacherWarning,
+                stacklevel=3,
+            )
+        if isinstance(teacher, Encoder):
+            self.store.embed(teacher, "passage", self.corpus.column, self.corpus.digests)
+            chunks = list(anchors)
+            if chunks:
+                texts = pa.chunked_array(chunks)
+                self.store.embed(teacher, "anchor", texts, digest_texts(texts.to_pylist()))
+        _ = self._scorer
+
+    def _read(self, batch: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[list[str]], int, Ids]:
+        """Return anchors and positives of the rows that have both, the number of rows, and the kept rows' numbers."""
+        names = (self.recipe.anchor_column_name, self.recipe.positive_column_name)
+        for name in names:
+            if name not in batch:
+                raise ColumnError(f"Expected a column {name!r}, the batch has {', '.join(batch) or 'none'}.")
+        try:
+            anchors, positives = (pa.chunked_array([pa.array(list(batch[name]))]) for name in names)
+            pairs, empty = read_pairs(_as_text(anchors), _as_text(positives))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise ColumnError(
+                f"Expected strings in column {names[0]!r} and strings or lists of strings in {names[1]!r}, got others "
+                f"({error})."
+            ) from error
+        if len(empty) and self.recipe.on_empty == "error":
+            raise TextError(empty_message(f"columns {names[0]!r} and {names[1]!r} of every row", empty.tolist()))
+        own: list[list[str]] = [[] for _ in range(len(pairs.anchors))]
+        for row, text in zip(pairs.rows.tolist(), pairs.positives.to_pylist(), strict=True):
+            own[row].append(text)
+        kept = np.setdiff1d(np.arange(len(anchors)), empty)
+        return pairs.anchors.to_pylist(), own, len(anchors), kept
+
+    def _mine(self, anchors: list[str], own: list[list[str]]) -> _Mined:
+        """Mine one block of rows."""
+        known = self._positives.of(anchors) if self._positives is not None else _no_lists(len(anchors))
+        texts = self.corpus.texts(known.values)
+        bounds = known.offsets.tolist()
+        positives = [[*row, *texts[bounds[i] : bounds[i + 1]]] for i, row in enumerate(own)]
+        scores = self._scorer.scores(anchors)
+        positive_scores = self._score(scores, own)
+        lowest = positive_scores.copy()
+        np.minimum.at(lowest, known.rows, scores.pairs(known.rows, known.values))
+        ceilings = self.recipe.method.ceiling(lowest)
+        excluded = merge([guard.excluded(anchors, positives, self.corpus) for guard in self._guards], len(anchors))
+        found, top = self._search(scores, anchors, ceilings, excluded)
+        top = np.where(np.isneginf(top), np.nan, top).astype(np.float32)
+        return _Mined(found, positive_scores, ceilings, top)
+
+    def _score(self, scores: Scores, positives: list[list[str]]) -> Floats:
+        """Return the lowest score among each row's own positives, shape ``[n]``."""
+        rows = np.repeat(np.arange(len(positives)), [len(row) for row in positives])
+        texts = [text for row in positives for text in row]
+        ids = self.corpus.ids(texts)
+        inside, outside = np.flatnonzero(ids >= 0), np.flatnonzero(ids < 0)
+        each = np.empty(len(texts), dtype=np.float32)
+        each[inside] = scores.pairs(rows[inside], ids[inside])
+        if len(outside):
+            each[outside] = scores.of_texts(rows[outside], [texts[number] for number in outside])
+        lowest = np.full(len(positives), np.inf, dtype=np.float32)
+        np.minimum.at(lowest, rows, each)
+        return lowest
+
+    def _search(
+        self, scores: Scores, anchors: list[str], ceilings: npt.NDArray[np.float64], excluded: Ragged
+    ) -> tuple[Found, Floats]:
+        """Return the negatives, and the score of the best passage that is no positive (-inf if there is none)."""
+        recipe = self.recipe
+        seeds = row_seeds(recipe.seed or 0, digest_texts(anchors))
+        best = Search(np.full(len(anchors), np.inf), 1)
+        if isinstance(recipe.method, RandomNegatives):
+            (top,) = k_best_below(self._scorer, anchors, [best], excluded, scores)
+            ids = draw_uniformly(seeds, len(self.corpus), recipe.num_negatives, excluded)
+            drawn = np.full(ids.shape, -np.inf, dtype=np.float32)
+            drawn[ids >= 0] = scores.pairs(np.nonzero(ids >= 0)[0], ids[ids >= 0])
+            return sort_by_score(ids, drawn), top.scores[:, 0]
+        wanted = Search(ceilings, recipe.method.skip + recipe.pool_size)
+        searches = [wanted] if np.isposinf(ceilings).all() else [wanted, best]
+        answers = k_best_below(self._scorer, anchors, searches, excluded, scores)
+        return choose(answers[0], recipe, seeds, self._passage_keys), answers[-1].scores[:, 0]
+
+    @property
+    def _passage_keys(self) -> npt.NDArray[np.uint64]:
+        return self.corpus.digests.view(np.uint64).reshape(-1, 2)[:, 0]
+
+    def _columns(self, mined: list[_Mined], kept: Ids, num_rows: int) -> dict[str, list[Any]]:
+        """Return the columns as lists; arrays inside carry their type into the dataset, even where all are empty."""
+        k = self.recipe.num_negatives
+        ids = np.full((num_rows, k), -1, dtype=np.int64)
+        scores = np.full((num_rows, k), np.nan, dtype=np.float32)
+        positive_scores, top_scores = (np.full(num_rows, np.nan, dtype=np.float32) for _ in range(2))
+        ceilings = np.full(num_rows, np.nan)
+        for block, part in enumerate(mined):
+            rows = kept[block * BLOCK_ROWS : block * BLOCK_ROWS + len(part.ceilings)]
+            ids[rows, : part.found.ids.shape[1]] = part.found.ids
+            scores[rows, : part.found.ids.shape[1]] = part.found.scores
+            positive_scores[rows], ceilings[rows], top_scores[rows] = (
+                part.positive_scores,
+                part.ceilings,
+                part.top_scores,
+            )
+        counts = (ids >= 0).sum(axis=1).tolist()
+        texts = iter(self.corpus.texts(ids[ids >= 0]))
+        negatives: list[Any] = [[next(texts) for _ in range(count)] for count in counts]
+        if not any(counts):  # lists that are all empty have no type of their own
+            negatives = [np.empty(0, dtype=np.str_) for _ in counts]
+        return {
+            "negatives": negatives,
+            "negative_ids": [row[:count] for row, count in zip(ids, counts, strict=True)],
+            "negative_scores": [row[:count] for row, count in zip(scores, counts, strict=True)],
+            "positive_score": list(positive_scores),
+            "ceiling": list(ceilings),
+            "top_score": list(top_scores),
+        }
+
+    def __getstate__(self) -> dict[str, str | None]:
+        """Return only strings: they hash alike in every process, and any process can open what they name."""
+        return {
+            "recipe": self.recipe.to_json(),
+            "corpus": str(self.corpus.path),
+            "positives": str(self._positives.path) if self._positives is not None else None,
+            "store": str(self.store.directory),
+            "derived": str(self.store.derived),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.recipe = Recipe.from_json(state["recipe"])
+        self.corpus = Corpus(Path(state["corpus"]))
+        self._positives = AnchorPositives(Path(state["positives"])) if state["positives"] else None
+        self.store = EmbeddingStore(state["store"], derived=state["derived"])
+        self._guards = (Duplicates(),)
+
+
+class MineNegatives:
+    """``mine_negatives``: mining as one function, for a quick try.
+
+    An object and not a plain function, because ``map`` hashes an importable function by its name alone and would return
+    the rows of an older version of this package.
+    """
+
+    def __call__(
+        self, batch: Mapping[str, Sequence[Any]], *, teacher: TeacherLike = "BAAI/bge-m3", **arguments: Any
+    ) -> dict[str, list[Any]]:
+        """Mine negatives for the rows of a batch **from the positives of that batch alone**.
+
+        ``ds.map(mine_negatives, batched=True)`` works as it stands, with 1,000 rows as the corpus of each row;
+        ``batch_size=None`` makes it the whole split. ``HardNegativeMiner.from_dataset`` has one corpus for all batches,
+        and is the better choice for training data.
+
+        Args:
+            batch: columns as lists; the first two text columns are anchors and positives unless named.
+            teacher: as for ``HardNegativeMiner.from_dataset``.
+            arguments: the other arguments of ``HardNegativeMiner.from_dataset``, by name; pass them to ``map`` as
+                ``fn_kwargs={"teacher": "bm25", "num_negatives": 2}``.
+
+        Raises:
+            HNDatasetsError: as ``HardNegativeMiner.from_dataset``.
+        """
+        rows = {name: list(values) for name, values in batch.items()}
+        with tempfile.TemporaryDirectory() as folder:
+            store = arguments.pop("store", None)
+            directory = store.directory if isinstance(store, EmbeddingStore) else store
+            miner = HardNegativeMiner.from_dataset(
+                Dataset.from_dict(rows), teacher=teacher, store=EmbeddingStore(directory, derived=folder), **arguments
+            )
+            return miner(rows)
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"algorithm_version": ALGORITHM_VERSION}
+
+
+mine_negatives = MineNegatives()
+
+
+def _collect(
+    dataset: AnyDataset, extra: Iterator[pa.Array], recipe: Recipe, store: EmbeddingStore
+) -> tuple[Corpus, AnchorPositives]:
+    """Read the dataset once: the corpus of all its positives and ``extra``, and the positives of every anchor."""
+    anchors: list[Digests] = []
+    positives: list[pa.Array] = []
+    for pairs in iter_pairs(dataset, recipe.anchor_column_name, recipe.positive_column_name, recipe.on_empty):
+        anchors.append(digest_texts(pairs.anchors.to_pylist())[pairs.rows])
+        positives.append(pairs.positives)
+    corpus = Corpus.build([*positives, *extra], store.derived / "corpora")
+    ids = np.concatenate([corpus.ids(chunk.to_pylist()) for chunk in positives])
+    return corpus, AnchorPositives.build(np.concatenate(anchors), ids, store.derived / "anchors")
+
+
+def _anchor_chunks(dataset: AnyDataset, recipe: Recipe) -> Iterator[pa.Array]:
+    for pairs in iter_pairs(dataset, recipe.anchor_column_name, recipe.positive_column_name, recipe.on_empty):
+        yield pairs.anchors
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Give a column of nothing but None, or of empty lists, its type."""
+    if pa.types.is_null(column.type):
+        return column.cast(pa.large_string())
+    if pa.types.is_list(column.type) and pa.types.is_null(column.type.value_type):
+        return column.cast(pa.list_(pa.large_string()))
+    return column
+
+
+def _no_lists(num_rows: int) -> Ragged:
+    return Ragged(np.zeros(num_rows + 1, dtype=np.int64), np.empty(0, dtype=np.int64))

@@ -1,0 +1,156 @@
+"""The recipe: every choice that decides which negatives come out, in one frozen object with one JSON form."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from hn_datasets.errors import ArgumentError
+from hn_datasets.methods import Method, RandomNegatives, TopKPercPos, method_from_dict
+from hn_datasets.texts import digest_of
+
+ALGORITHM_VERSION = 1
+"""Raised with every change of what comes out of the same recipe; part of the fingerprint of a ``map`` call, because
+``datasets`` does not see a change of library code and would return old rows."""
+
+Sampling = Literal["top", "random", "softmax", "top1+softmax"]
+SAMPLINGS = ("top", "random", "softmax", "top1+softmax")
+OnEmpty = Literal["error", "skip"]
+
+SMALLEST_POOL = 10
+"""NV-Retriever samples from the ten best; larger pools gave worse students (arXiv 2407.15831)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How negatives are chosen.
+
+    Attributes:
+        teacher: the teacher's ``spec``.
+        method: the ceiling, and how many ranks to skip.
+        num_negatives: negatives per row, at least 1.
+        sampling: ``"top"``, or drawn from the ``pool`` best: ``"random"`` uniformly, ``"softmax"`` with probabilities
+            ``softmax(score / temperature)``, ``"top1+softmax"`` the best one and the others by softmax.
+        pool: how many of the best qualifying passages are drawn from; the larger of 10 and twice ``num_negatives`` if
+            None.
+        temperature: of the softmax, above 0; 1 if None.
+        seed: of everything that is drawn; 0 if None.
+        guards: the JSON forms of the guards.
+        anchor_column_name: the column of the anchors.
+        positive_column_name: the column of the positives.
+        on_empty: what happens with None, empty or white-space texts: ``"error"``, or ``"skip"`` the row.
+
+    Raises:
+        ArgumentError: a value is out of range, contradicts another one, or has no effect.
+    """
+
+    teacher: dict[str, Any]
+    method: Method = field(default_factory=TopKPercPos)
+    num_negatives: int = 4
+    sampling: Sampling = "top"
+    pool: int | None = None
+    temperature: float | None = None
+    seed: int | None = None
+    guards: tuple[dict[str, Any], ...] = ()
+    anchor_column_name: str = "anchor"
+    positive_column_name: str = "positive"
+    on_empty: OnEmpty = "error"
+    algorithm_version: int = ALGORITHM_VERSION
+
+    def __post_init__(self) -> None:
+        self._check_values()
+        self._check_effects()
+
+    def _check_values(self) -> None:
+        if not isinstance(self.method, Method):
+            raise ArgumentError(f"Expected a method such as TopKPercPos(0.95), got {self.method!r}.")
+        if not _is_whole(self.num_negatives) or self.num_negatives < 1:
+            raise ArgumentError(f"Expected num_negatives of at least 1, got {self.num_negatives!r}.")
+        if self.sampling not in SAMPLINGS:
+            raise ArgumentError(f"Expected sampling to be one of {', '.join(SAMPLINGS)}, got {self.sampling!r}.")
+        if self.pool is not None and (not _is_whole(self.pool) or self.pool < self.num_negatives):
+            raise ArgumentError(
+                f"Expected a pool of at least num_negatives={self.num_negatives}, got {self.pool!r}; "
+                "enlarge the pool or ask for fewer negatives."
+            )
+        if self.temperature is not None and not self.temperature > 0:
+            raise ArgumentError(f"Expected a temperature above 0, got {self.temperature!r}; near 0 is like 'top'.")
+        if self.on_empty not in ("error", "skip"):
+            raise ArgumentError(f"Expected on_empty to be 'error' or 'skip', got {self.on_empty!r}.")
+        if self.anchor_column_name == self.positive_column_name:
+            raise ArgumentError(
+                f"Expected two different columns, got {self.anchor_column_name!r} for anchors and for positives; "
+                "name the column of the positives."
+            )
+
+    def _check_effects(self) -> None:
+        draws = isinstance(self.method, RandomNegatives)
+        if draws and self.sampling != "top":
+            raise ArgumentError(f"sampling={self.sampling!r} has no effect with RandomNegatives; leave it out.")
+        if self.pool is not None and self.sampling == "top":
+            raise ArgumentError(
+                "pool has no effect with sampling='top'; choose 'random' or 'softmax', or leave it out."
+            )
+        if self.temperature is not None and "softmax" not in self.sampling:
+            raise ArgumentError(f"temperature has no effect with sampling={self.sampling!r}; leave it out.")
+        if self.seed is not None and self.sampling == "top" and not draws:
+            raise ArgumentError("seed has no effect where nothing is drawn (sampling='top'); leave it out.")
+
+    @property
+    def pool_size(self) -> int:
+        """How many qualifying passages the search has to find for each row."""
+        if self.sampling == "top":
+            return self.num_negatives
+        return self.pool if self.pool is not None else max(SMALLEST_POOL, 2 * self.num_negatives)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form as a dictionary."""
+        data = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**data, "method": self.method.to_dict(), "guards": [dict(guard) for guard in self.guards]}
+
+    def to_json(self) -> str:
+        """Return the JSON form, with sorted keys."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Recipe:
+        """Return the recipe whose ``to_dict`` this is.
+
+        Raises:
+            ArgumentError: a field is unknown or missing, or a value is out of range.
+        """
+        known = {item.name for item in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise ArgumentError(f"Unknown recipe field {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+        if "teacher" not in data:
+            raise ArgumentError("A recipe needs the field 'teacher', got none; add it.")
+        values = dict(data)
+        if "method" in values:
+            values["method"] = method_from_dict(values["method"])
+        return cls(**{**values, "guards": tuple(values.get("guards", ()))})
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Return the recipe whose ``to_json`` this is.
+
+        Raises:
+            ArgumentError: the text is no JSON object, or no recipe.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ArgumentError(f"Expected a recipe as JSON, got text that is not ({error}).") from error
+        if not isinstance(data, dict):
+            raise ArgumentError(f"Expected a recipe as a JSON object, got {type(data).__name__}.")
+        return cls.from_dict(data)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all fields, 32 hexadecimal characters."""
+        return digest_of(json.dumps(self.to_dict(), sort_keys=True))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

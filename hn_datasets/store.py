@@ -1,0 +1,330 @@
+"""The embedding store: vectors on disk, addressed by the teacher's identity and the text's digest.
+
+Vectors lie in append-only shards, each an Arrow file named after the checksum of its content. A shard appears whole or
+not at all, so a killed run loses at most the shard that it was computing, and two processes can fill one store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets.utils import tqdm
+
+from hn_datasets.errors import ArgumentError, DamagedShardWarning, VectorError
+from hn_datasets.files import atomic_write, cache_directory, is_intact, open_arrow, write_checked
+from hn_datasets.teachers.base import Encoder, Floats, Ids, Role
+from hn_datasets.texts import Corpus, Digests, digest_of, digest_texts, find, fixed_size_binary, fixed_size_bytes
+
+STORE_VERSION = 1
+"""Part of every address: a store of another version is left alone, never read wrongly."""
+
+SHARD_TEXTS = 4096
+SHARD_CHARACTERS = 1 << 20
+"""A shard ends at whichever comes first; on two cores that is about ten seconds of work for a small model."""
+
+GATHER_ROWS = 8192
+
+
+class VectorSpace:
+    """All stored vectors of one address: one model with its weights, one prompt, one length, dimension and precision.
+
+    Args:
+        directory: the folder of this space; made with the first shard.
+        dimension: number of components of a vector.
+    """
+
+    def __init__(self, directory: Path, dimension: int) -> None:
+        self.directory = directory
+        self.dimension = dimension
+        self._shards: dict[str, pa.Table] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Open the shards that have come since, from this process or another; drop and name damaged ones."""
+        self.__dict__.pop("_index", None)
+        for path in sorted(self.directory.glob("*.arrow")):
+            if path.name in self._shards:
+                continue
+            if is_intact(path):
+                self._shards[path.name] = open_arrow(path)
+            else:
+                path.unlink()
+                warnings.warn(
+                    f"Shard {path} does not match its checksum: it was removed and its texts are encoded again.",
+                    DamagedShardWarning,
+                    stacklevel=2,
+                )
+
+    def __len__(self) -> int:
+        return len(self._index[0])
+
+    def missing(self, digests: Digests) -> Ids:
+        """Return the positions in ``digests`` (shape ``[n]``) that have no vector yet."""
+        return np.flatnonzero(find(self._index[0], digests) < 0)
+
+    def add(self, digests: Digests, vectors: Floats) -> None:
+        """Append one shard.
+
+        Args:
+            digests: shape ``[n]``.
+            vectors: shape ``[n, dimension]``, float32, finite.
+
+        Raises:
+            StoreError: the shard cannot be written; all earlier ones are kept.
+        """
+        values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.dimension)
+        table = pa.table({"digest": fixed_size_binary(digests), "vector": values})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        path = write_checked(self.directory, "", ".arrow", [memoryview(sink.getvalue())])
+        self._shards[path.name] = open_arrow(path)
+        self.__dict__.pop("_index", None)
+
+    def vectors(self, digests: Digests) -> Floats:
+        """Return the vectors of texts, shape ``[n, dimension]``, float32.
+
+        Raises:
+            VectorError: a text has no vector here; ``missing`` tells which.
+        """
+        known, shard_of, row_of = self._index
+        positions = find(known, digests)
+        if (positions < 0).any():
+            raise VectorError(f"Expected a vector for every text, {(positions < 0).sum()} of {len(digests)} have none.")
+        vectors = np.empty((len(digests), self.dimension), dtype=np.float32)
+        shards, rows = shard_of[positions], row_of[positions]
+        for number in np.unique(shards):
+            here = np.flatnonzero(shards == number)
+            vectors[here] = self._blocks[number][rows[here]]
+        return vectors
+
+    @property
+    def _blocks(self) -> list[Floats]:
+        columns = [table["vector"].chunk(0) for table in self._shards.values()]
+        return [column.flatten().to_numpy().reshape(-1, self.dimension) for column in columns]
+
+    @cached_property
+    def _index(self) -> tuple[Digests, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Sorted digests, and the shard and row of each; a text that two processes encoded counts once."""
+        digests = [fixed_size_bytes(table["digest"]) for table in self._shards.values()]
+        shards = [np.full(len(part), number, dtype=np.int32) for number, part in enumerate(digests)]
+        rows = [np.arange(len(part), dtype=np.int32) for part in digests]
+        if not digests:
+            return np.empty(0, dtype="S16"), np.empty(0, np.int32), np.empty(0, np.int32)
+        known, first = np.unique(np.concatenate(digests), return_index=True)
+        return known, np.concatenate(shards)[first], np.concatenate(rows)[first]
+
+
+@dataclass(frozen=True)
+class SpaceInfo:
+    """One line of ``hn-datasets cache``."""
+
+    directory: Path
+    description: dict[str, Any]
+    num_bytes: int
+    last_used: float
+    """Seconds since 1970."""
+
+    @property
+    def address(self) -> str:
+        """Digest of the teacher's identity in this role."""
+        return self.directory.name
+
+
+class EmbeddingStore:
+    """Vectors of any number of teachers below one folder.
+
+    Args:
+        directory: the folder; ``HN_DATASETS_CACHE``, or one below ``HF_HOME``, if None.
+        derived: where corpora, matrices and indexes go, which can be made again at any time; the same folder if None.
+    """
+
+    def __init__(self, directory: str | Path | None = None, *, derived: str | Path | None = None) -> None:
+        self.directory = Path(directory).absolute() if directory is not None else cache_directory()
+        self.derived = Path(derived).absolute() if derived is not None else self.directory
+        self._spaces: dict[str, VectorSpace] = {}
+
+    def space(self, encoder: Encoder, role: Role) -> VectorSpace:
+        """Return the vectors of one teacher in one role."""
+        address = encoder.space(role)
+        if address not in self._spaces:
+            self._spaces[address] = VectorSpace(self._space_directory(address), encoder.dimension)
+        marker = self._space_directory(address) / "space.json"
+        if marker.exists():
+            os.utime(marker)
+        return self._spaces[address]
+
+    def embed(self, encoder: Encoder, role: Role, texts: pa.Array | pa.ChunkedArray, digests: Digests) -> VectorSpace:
+        """Encode the texts that have no vector yet, longest first, a shard at a time.
+
+        Args:
+            encoder: the teacher.
+            role: whether the texts are anchors or passages.
+            texts: n strings.
+            digests: their digests, shape ``[n]``; a digest that comes twice is encoded once.
+
+        Raises:
+            StoreError: a shard cannot be written; the shards before it are kept.
+            VectorError: the teacher gave vectors of another shape, or with NaN or infinite values.
+        """
+        space = self.space(encoder, role)
+        space.refresh()
+        missing = space.missing(digests)
+        missing = missing[np.unique(digests[missing], return_index=True)[1]]
+        if len(missing):
+            self._describe(encoder, role)
+        with tqdm(total=len(missing), desc=f"Encoding {role}s", unit="text", disable=None) as progress:
+            for rows in _shards(missing, texts):
+                chunk = texts.take(pa.array(rows)).to_pylist()
+                space.add(digests[rows], check_vectors(encoder.encode(chunk, role), chunk, encoder.dimension))
+                progress.update(len(rows))
+        return space
+
+    def vectors(self, encoder: Encoder, role: Role, texts: list[str]) -> Floats:
+        """Return the vectors of texts, from the store where they are and from the teacher where they are not.
+
+        Vectors computed here are not kept: this serves batches of a stream, where a shard would hold a few texts.
+        """
+        space = self.space(encoder, role)
+        digests = digest_texts(texts)
+        missing = space.missing(digests)
+        if not len(missing):
+            return space.vectors(digests)
+        vectors = np.empty((len(texts), encoder.dimension), dtype=np.float32)
+        known = np.setdiff1d(np.arange(len(texts)), missing)
+        vectors[known] = space.vectors(digests[known])
+        _, first, inverse = np.unique(digests[missing], return_index=True, return_inverse=True)
+        chunk = [texts[row] for row in missing[first]]
+        vectors[missing] = check_vectors(encoder.encode(chunk, role), chunk, encoder.dimension)[inverse]
+        return vectors
+
+    def matrix(self, encoder: Encoder, corpus: Corpus) -> Floats:
+        """Return the vectors of a whole corpus in the order of its ids, memory-mapped and shared by all processes.
+
+        Shape ``[len(corpus), dimension]``, float32. It is gathered from the shards once and kept beside them.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        key = digest_of(encoder.space("passage"), corpus.digest)
+        directory = self.derived / "matrices"
+        for path in directory.glob(f"{key}-*.npy"):
+            if is_intact(path, f"{key}-"):
+                return self._open_matrix(path)
+            path.unlink(missing_ok=True)
+        space = self.space(encoder, "passage")
+        return self._open_matrix(write_checked(directory, f"{key}-", ".npy", _matrix_bytes(space, corpus.digests)))
+
+    @staticmethod
+    def _open_matrix(path: Path) -> Floats:
+        matrix: Floats = np.load(path, mmap_mode="r")
+        return matrix
+
+    def spaces(self) -> list[SpaceInfo]:
+        """Return what the store holds, most recently used first."""
+        found = []
+        for marker in (self.directory / "embeddings").glob("*/*/space.json"):
+            size = sum(path.stat().st_size for path in marker.parent.iterdir())
+            description = json.loads(marker.read_text())
+            found.append(SpaceInfo(marker.parent, description, size, marker.stat().st_mtime))
+        return sorted(found, key=lambda info: -info.last_used)
+
+    def prune(self, *, unused_days: float | None = None, address: str | None = None) -> int:
+        """Remove vectors, and with them everything that is derived from vectors; return the bytes freed.
+
+        Args:
+            unused_days: remove the spaces not opened for so many days; 0 removes all.
+            address: remove the one space whose address begins so.
+
+        Raises:
+            ArgumentError: both or neither of the two are given, or no space has that address.
+        """
+        if (unused_days is None) == (address is None):
+            raise ArgumentError("Expected either unused_days or address, got both or neither; name one of them.")
+        before = self.num_bytes
+        limit = time.time() - (unused_days or 0) * 86400
+        chosen = [
+            info
+            for info in self.spaces()
+            if (info.address.startswith(address) if address is not None else info.last_used <= limit)
+        ]
+        if address is not None and not chosen:
+            raise ArgumentError(
+                f"No vectors at address {address!r} in {self.directory}; `hn-datasets cache` lists them."
+            )
+        for info in chosen:
+            shutil.rmtree(info.directory)
+            self._spaces.pop(info.address, None)
+        for derived in ("matrices", "corpora", "anchors", "bm25") if chosen or unused_days == 0 else ():
+            shutil.rmtree(self.derived / derived, ignore_errors=True)
+        return before - self.num_bytes
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the whole store on disk."""
+        return sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
+
+    def _space_directory(self, address: str) -> Path:
+        return self.directory / "embeddings" / f"v{STORE_VERSION}" / address
+
+    def _describe(self, encoder: Encoder, role: Role) -> None:
+        path = self._space_directory(encoder.space(role)) / "space.json"
+        with atomic_write(path) as file:
+            file.write(json.dumps({"role": role, "teacher": encoder.spec()}, ensure_ascii=False).encode())
+
+
+def check_vectors(vectors: Any, texts: list[str], dimension: int) -> Floats:
+    """Return vectors as float32 of shape ``[len(texts), dimension]``.
+
+    Raises:
+        VectorError: the shape is another one, or a value is NaN or infinite; names the first such text.
+    """
+    array = np.ascontiguousarray(vectors, dtype=np.float32)
+    if array.shape != (len(texts), dimension):
+        raise VectorError(
+            f"Expected vectors of shape [{len(texts)}, {dimension}] from the teacher, got {list(array.shape)}; "
+            "all texts of one teacher need one dimension."
+        )
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(bad):
+        raise VectorError(
+            f"Expected finite vectors, got NaN or infinite values for {len(bad)} of {len(texts)} texts, first "
+            f"{texts[bad[0]][:60]!r}; try precision='float32', or leave these texts out."
+        )
+    return array
+
+
+def _shards(missing: Ids, texts: pa.Array | pa.ChunkedArray) -> Iterator[Ids]:
+    """Cut the missing texts, longest first so that a batch holds similar lengths, into the rows of shards."""
+    lengths = pc.fill_null(pc.utf8_length(texts.take(pa.array(missing))), 0).to_numpy()
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        characters = np.cumsum(lengths[order[start : start + SHARD_TEXTS]])
+        stop = start + max(1, int(np.searchsorted(characters, SHARD_CHARACTERS, side="right")))
+        yield missing[order[start:stop]]
+        start = stop
+
+
+def _matrix_bytes(space: VectorSpace, digests: Digests) -> Iterator[bytes]:
+    """Return a ``.npy`` file of the vectors of ``digests``, in pieces."""
+    header = BytesIO()
+    shape = (len(digests), space.dimension)
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    yield header.getvalue()
+    for start in range(0, len(digests), GATHER_ROWS):
+        yield space.vectors(digests[start : start + GATHER_ROWS]).tobytes()

@@ -1,0 +1,336 @@
+"""Dense teachers: sentence-transformers models whose vectors are addressed by what decides them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import xxhash
+from huggingface_hub import try_to_load_from_cache
+from sentence_transformers import SentenceTransformer
+
+from hn_datasets.errors import ArgumentError, MissingPromptWarning, TeacherError
+from hn_datasets.teachers.base import Floats, Role
+from hn_datasets.texts import digest_of
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+PASSAGE_PROMPT_NAMES = ("document", "passage", "corpus")
+"""Where a model keeps its prompt for passages, in the order in which sentence-transformers looks."""
+
+FAMILIES_WITH_PROMPTS = {
+    r"e5-mistral|e5.*-instruct": "query_prompt='Instruct: <your task>\\nQuery: '",
+    r"\be5-": "query_prompt='query: ', corpus_prompt='passage: '",
+    r"bge-.*-en\b": "query_prompt='Represent this sentence for searching relevant passages: '",
+    r"arctic-embed": "query_prompt='Represent this sentence for searching relevant passages: '",
+    r"nomic-embed": "query_prompt='search_query: ', corpus_prompt='search_document: '",
+    r"nv-embed|gte-qwen|qwen3-embedding": "query_prompt='Instruct: <your task>\\nQuery: '",
+}
+"""Model families whose cards ask for prompts: a pattern of the name, and what to pass."""
+
+_PROBES = ("a", "What is a hard negative?", "한국어 문장", "0.95")
+
+
+class DenseTeacher:
+    """Scores are products of the vectors of a SentenceTransformer.
+
+    Args:
+        model: a name on the Hub, a folder, or a loaded SentenceTransformer (which is not changed).
+        query_prompt: put before every anchor; the name of one of the model's prompts, or the text itself. The model's
+            own query prompt if None; ``""`` for none.
+        corpus_prompt: put before every passage, likewise.
+        max_seq_length: texts are cut after so many tokens; the model's own length if None.
+        truncate_dim: keep the first so many components, for Matryoshka models.
+        precision: of the transformer; pooling and normalising are always float32. ``"auto"``: bfloat16 where the
+            hardware has fast bfloat16 products (CUDA, CPUs with AMX), else float32; a loaded model stays as it is.
+        device: one device, or a list of devices that share the work.
+        batch_size: texts per forward pass.
+        revision: branch, tag or commit on the Hub.
+        trust_remote_code: run code that comes with the model.
+
+    Raises:
+        TeacherError: the model cannot be loaded.
+        ArgumentError: an argument is out of range or has no effect on a loaded model.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | SentenceTransformer,
+        *,
+        query_prompt: str | None = None,
+        corpus_prompt: str | None = None,
+        max_seq_length: int | None = None,
+        truncate_dim: int | None = None,
+        precision: Precision = "auto",
+        device: str | list[str] | None = None,
+        batch_size: int = 32,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        _check(precision, batch_size, max_seq_length, truncate_dim)
+        self.batch_size = batch_size
+        self._device = device
+        self._pool: dict[Literal["input", "output", "processes"], Any] | None = None
+        if isinstance(model, SentenceTransformer):
+            if revision is not None or trust_remote_code:
+                raise ArgumentError("revision and trust_remote_code have no effect on a loaded model; leave them out.")
+            loaded = model
+        else:
+            loaded = _load(model, device, revision, trust_remote_code)
+        name = str(model) if not isinstance(model, SentenceTransformer) else _name_of(model)
+        weights = digest_model(loaded)
+        loaded, used = _with_precision(loaded, precision, keep=isinstance(model, SentenceTransformer))
+        length = max_seq_length if max_seq_length is not None else loaded.max_seq_length
+        full = int(loaded.get_embedding_dimension() or 0)
+        if truncate_dim is not None and truncate_dim > full:
+            raise ArgumentError(f"Expected truncate_dim of at most {full}, the model's dimension, got {truncate_dim}.")
+        dimension = truncate_dim or loaded.truncate_dim or full
+        self._spec: dict[str, Any] = {
+            "type": "dense",
+            "model": name,
+            "revision": _commit(name, revision),
+            "weights": weights,
+            "query_prompt": _resolve_prompt(loaded, query_prompt, ("query",), "query_prompt"),
+            "corpus_prompt": _resolve_prompt(loaded, corpus_prompt, PASSAGE_PROMPT_NAMES, "corpus_prompt"),
+            "max_seq_length": length,
+            "dimension": dimension,
+            "precision": used,
+            "similarity": _similarity(loaded),
+            "trust_remote_code": trust_remote_code,
+        }
+        self._roles_differ = any(type(module).__name__ == "Router" for module in loaded)
+        self.__dict__["_model"] = loaded
+        if query_prompt is None and corpus_prompt is None:
+            _warn_of_missing_prompts(self._spec)
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> DenseTeacher:
+        """Return the teacher whose ``spec`` this is; the model is loaded when the first text has to be encoded."""
+        teacher = cls.__new__(cls)
+        teacher._spec = dict(spec)
+        teacher._roles_differ = bool(spec.get("roles_differ", False))
+        teacher._device = None
+        teacher._pool = None
+        teacher.batch_size = 32
+        return teacher
+
+    def spec(self) -> dict[str, Any]:
+        """Return name, revision, digest of the weights, prompts, length, dimension and precision."""
+        return {**self._spec, "roles_differ": True} if self._roles_differ else dict(self._spec)
+
+    @property
+    def similarity(self) -> Literal["cosine", "dot"]:
+        """``"cosine"`` (unit vectors) or ``"dot"``, as the model says."""
+        return cast(Literal["cosine", "dot"], self._spec["similarity"])
+
+    @property
+    def dimension(self) -> int:
+        """Number of components of a vector."""
+        return int(self._spec["dimension"])
+
+    def space(self, role: Role) -> str:
+        """Return the address of the vectors of one role; both roles share it where both get the same prompt."""
+        decisive = ("weights", "max_seq_length", "dimension", "precision", "similarity")
+        parts: dict[str, Any] = {key: self._spec[key] for key in decisive}
+        parts["prompt"] = self._prompt(role)
+        if self._roles_differ:
+            parts["role"] = role
+        return digest_of(json.dumps(parts, sort_keys=True))
+
+    def encode(self, texts: Sequence[str], role: Role) -> Floats:
+        """Return vectors, shape ``[len(texts), dimension]``, float32; of unit length unless the similarity is "dot".
+
+        Raises:
+            TeacherError: the model is not at hand any more, or its weights have changed.
+        """
+        model = self._model
+        encode = model.encode_query if role == "anchor" else model.encode_document
+        if isinstance(self._device, list) and self._pool is None:
+            self._pool = model.start_multi_process_pool(self._device)
+        before = model.max_seq_length
+        _set_length(model, self._spec["max_seq_length"])
+        try:
+            vectors = encode(
+                list(texts),
+                prompt=self._prompt(role),
+                batch_size=self.batch_size,
+                show_progress_bar=False,
+                normalize_embeddings=self.similarity == "cosine",
+                truncate_dim=self.dimension,
+                pool=self._pool,
+            )
+        finally:
+            _set_length(model, before)
+        return np.ascontiguousarray(vectors, dtype=np.float32)
+
+    def close(self) -> None:
+        """Stop the processes that serve several devices."""
+        if self._pool is not None:
+            SentenceTransformer.stop_multi_process_pool(self._pool)
+            self._pool = None
+
+    def _prompt(self, role: Role) -> str:
+        return str(self._spec["query_prompt" if role == "anchor" else "corpus_prompt"])
+
+    @cached_property
+    def _model(self) -> SentenceTransformer:
+        spec = self._spec
+        loaded = _load(spec["model"], None, spec["revision"], spec["trust_remote_code"])
+        if digest_model(loaded) != spec["weights"]:
+            raise TeacherError(
+                f"Expected {spec['model']!r} with weights {spec['weights']}, got {digest_model(loaded)}: the model has "
+                "changed since; name its revision, or build the miner again."
+            )
+        return _with_precision(loaded, spec["precision"], keep=False)[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"spec": self.spec()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(DenseTeacher.from_spec(state["spec"]).__dict__)
+
+
+def digest_model(model: SentenceTransformer) -> str:
+    """Return a digest of all that makes a model: modules and their settings, tokenizer and weights.
+
+    A module without weights of its own (a numpy model, an exported graph) is told apart by the vectors that it gives.
+    """
+    state = xxhash.xxh3_128()
+    for module in model:
+        settings = getattr(module, "get_config_dict", dict)()
+        state.update(json.dumps([type(module).__qualname__, settings], sort_keys=True, default=str).encode())
+    backend = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
+    if hasattr(backend, "to_str"):
+        state.update(backend.to_str().encode())
+    tensors = model.state_dict()
+    for name, tensor in sorted(tensors.items()):
+        state.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    if not tensors:
+        vectors = model.encode(list(_PROBES), show_progress_bar=False, normalize_embeddings=True)
+        state.update(np.round(vectors, 3).astype(np.float32).tobytes())
+    return state.hexdigest()
+
+
+def _load(
+    model: str | Path, device: str | list[str] | None, revision: str | None, trust_remote_code: bool
+) -> SentenceTransformer:
+    name = str(model)
+    first = device[0] if isinstance(device, list) else device
+    try:
+        return SentenceTransformer(name, device=first, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise TeacherError(
+            f"Could not load the teacher {name!r} as a SentenceTransformer, neither from a folder nor from the Hub "
+            f"({reason}); check the name, or download it once (`hf download {name}`) and set HF_HUB_OFFLINE=1."
+        ) from error
+
+
+def _with_precision(model: SentenceTransformer, precision: str, *, keep: bool) -> tuple[SentenceTransformer, str]:
+    """Return the model with its transformer in a precision, and the name of that precision."""
+    parameters = list(model.parameters())
+    present = str(parameters[0].dtype).removeprefix("torch.") if parameters else "float32"
+    if precision == "auto":
+        wanted = present if keep or not parameters else _fast_precision(model.device)
+    else:
+        wanted = precision
+    if wanted == present:
+        return model, present
+    if not parameters:
+        raise ArgumentError(f"precision={precision!r} has no effect on a model without torch weights; leave it out.")
+    model = copy.deepcopy(model) if keep else model
+    dtype = getattr(torch, wanted)
+    if dtype == torch.float32:
+        return model.to(dtype), wanted
+    model[0].to(dtype)
+    model[0].register_forward_hook(_to_float32)
+    return model, wanted
+
+
+def _to_float32(_module: torch.nn.Module, _inputs: Any, features: dict[str, Any]) -> dict[str, Any]:
+    """Let pooling and normalising, which follow the transformer, work in float32."""
+    floats = {
+        key: value.float() for key, value in features.items() if torch.is_tensor(value) and value.is_floating_point()
+    }
+    return {**features, **floats}
+
+
+def _fast_precision(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    return "bfloat16" if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else "float32"
+
+
+def _set_length(model: SentenceTransformer, length: int | None) -> None:
+    if model.max_seq_length != length:
+        model.max_seq_length = length
+
+
+def _similarity(model: SentenceTransformer) -> str:
+    name = str(model.similarity_fn_name)
+    if name not in ("cosine", "dot"):
+        raise ArgumentError(f"Expected a teacher with cosine or dot similarity, got {name!r}; set similarity_fn_name.")
+    return name
+
+
+def _resolve_prompt(model: SentenceTransformer, given: str | None, names: tuple[str, ...], argument: str) -> str:
+    prompts = {name: text for name, text in model.prompts.items() if text is not None}
+    if given is None:
+        return next((prompts[name] for name in names if prompts.get(name)), "")
+    if given in prompts:
+        return prompts[given]
+    if given.isidentifier():
+        known = ", ".join(sorted(prompts)) or "none"
+        raise ArgumentError(
+            f"{argument}={given!r} is no prompt of the model (it has: {known}); name one, or give a text: 'query: '."
+        )
+    return given
+
+
+def _warn_of_missing_prompts(spec: dict[str, Any]) -> None:
+    if spec["query_prompt"] or spec["corpus_prompt"]:
+        return
+    for pattern, advice in FAMILIES_WITH_PROMPTS.items():
+        if re.search(pattern, spec["model"].lower()):
+            warnings.warn(
+                f"{spec['model']} belongs to a family that was trained with prompts, and none is set: pass {advice} "
+                "(or '' to say that you want none).",
+                MissingPromptWarning,
+                stacklevel=3,
+            )
+            return
+
+
+def _name_of(model: SentenceTransformer) -> str:
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    return str(getattr(config, "name_or_path", "") or model.model_card_data.model_id or type(model[0]).__name__)
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    """Return the commit that a Hub name was loaded at, from the local cache, or the revision as given."""
+    if Path(name).exists() or name.count("/") > 1:
+        return revision
+    for file in ("modules.json", "config.json"):
+        path = try_to_load_from_cache(name, file, revision=revision)
+        if isinstance(path, str):
+            parts = Path(path).parts
+            return parts[parts.index("snapshots") + 1] if "snapshots" in parts else revision
+    return revision
+
+
+def _check(precision: str, batch_size: int, max_seq_length: int | None, truncate_dim: int | None) -> None:
+    if precision not in PRECISIONS:
+        raise ArgumentError(f"Expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+    for name, value in (("batch_size", batch_size), ("max_seq_length", max_seq_length), ("truncate_dim", truncate_dim)):
+        if value is not None and value < 1:
+            raise ArgumentError(f"Expected {name} of at least 1, got {value}.")

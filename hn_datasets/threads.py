@@ -1,0 +1,37 @@
+"""Threads for compiled loops that release the interpreter lock.
+
+Plain threads, because the thread pools of OpenMP and numba do not survive a fork, and ``map(num_proc=...)`` forks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+_IMPORTED_IN = os.getpid()
+
+
+def is_forked() -> bool:
+    """Return whether this process is a forked child of the one that imported the package."""
+    return os.getpid() != _IMPORTED_IN
+
+
+def num_threads() -> int:
+    """Return the number of cores at hand, or 1 in a forked worker, whose siblings have the other cores."""
+    return (
+        1 if is_forked() else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+
+
+def over_rows(function: Callable[[int, int], None], num_rows: int) -> None:
+    """Call ``function(begin, end)`` on one range of rows per thread, and wait for all of them."""
+    threads = min(num_threads(), num_rows)
+    if threads <= 1:
+        function(0, num_rows)
+        return
+    bounds = [num_rows * part // threads for part in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as executor:
+        for done in [executor.submit(function, begin, end) for begin, end in itertools.pairwise(bounds)]:
+            done.result()
