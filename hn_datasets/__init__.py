@@ -1,1 +1,67 @@
-"""Hard negatives."""
+"""Hard negatives for training retrieval and embedding models, as an extension of Hugging Face ``datasets``.
+
+Names are imported when they are first used, so that ``hn_datasets.methods`` and its like need no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hn_datasets.formats import format_dataset
+    from hn_datasets.methods import RandomNegatives, TopK, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
+    from hn_datasets.miner import HardNegativeMiner, mine_negatives
+    from hn_datasets.recipe import Recipe
+    from hn_datasets.statistics import MiningStatistics, compute_statistics
+    from hn_datasets.store import EmbeddingStore
+    from hn_datasets.teachers.bm25 import BM25Teacher
+    from hn_datasets.teachers.dense import DenseTeacher
+    from hn_datasets.teachers.precomputed import PrecomputedTeacher
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "BM25Teacher": "teachers.bm25",
+    "DenseTeacher": "teachers.dense",
+    "EmbeddingStore": "store",
+    "HardNegativeMiner": "miner",
+    "MiningStatistics": "statistics",
+    "PrecomputedTeacher": "teachers.precomputed",
+    "RandomNegatives": "methods",
+    "Recipe": "recipe",
+    "TopK": "methods",
+    "TopKAbs": "methods",
+    "TopKMarginPos": "methods",
+    "TopKPercPos": "methods",
+    "TopKShifted": "methods",
+    "compute_statistics": "statistics",
+    "format_dataset": "formats",
+    "mine_negatives": "miner",
+}
+
+__all__ = [
+    "BM25Teacher",
+    "DenseTeacher",
+    "EmbeddingStore",
+    "HardNegativeMiner",
+    "MiningStatistics",
+    "PrecomputedTeacher",
+    "RandomNegatives",
+    "Recipe",
+    "TopK",
+    "TopKAbs",
+    "TopKMarginPos",
+    "TopKPercPos",
+    "TopKShifted",
+    "compute_statistics",
+    "format_dataset",
+    "mine_negatives",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that has it."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -19,13 +19,15 @@ def row_seeds(seed: int, anchors: Digests) -> Uint64s:
     """Return one seed per row from the run's seed and the anchor's digest, shape ``[n]``, uint64."""
     words = np.ascontiguousarray(anchors).view(np.uint64).reshape(-1, 2)
     run = np.uint64(int(digest_of(str(seed))[:16], 16))
-    return _mix(words[:, 0] ^ run) ^ words[:, 1]
+    seeds: Uint64s = _mix(words[:, 0] ^ run) ^ words[:, 1]
+    return seeds
 
 
 def uniforms(seeds: Uint64s | np.uint64, keys: Uint64s) -> npt.NDArray[np.float64]:
     """Return numbers in (0, 1) for (row seed, key) pairs of any one shape, float64."""
     bits = _mix(_mix(seeds ^ _mix(keys)))
-    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    numbers: npt.NDArray[np.float64] = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return numbers
 
 
 def choose(found: Found, recipe: Recipe, seeds: Uint64s, keys: Uint64s) -> Found:

@@ -86,7 +86,7 @@ def k_best_below(
         spare *= GROWTH
         if pending:
             rows = np.unique(np.concatenate([part for _, part in pending]))
-            scores = scorer.scores([anchors[row] for row in rows])
+            scores = scorer.scores([anchors[row] for row in rows.tolist()])
     return answers
 
 

@@ -206,7 +206,7 @@ def digest_model(model: SentenceTransformer) -> str:
     """
     state = xxhash.xxh3_128()
     for module in model:
-        settings = getattr(module, "get_config_dict", dict)()
+        settings: dict[str, Any] = getattr(module, "get_config_dict", dict)()
         state.update(json.dumps([type(module).__qualname__, settings], sort_keys=True, default=str).encode())
     backend = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
     if hasattr(backend, "to_str"):

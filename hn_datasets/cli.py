@@ -1,0 +1,221 @@
+"""The command line: it reads options, calls the library and prints what comes back."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import datasets
+from huggingface_hub.utils import HfHubHTTPError, disable_progress_bars
+from transformers.utils import logging as transformers_logging
+
+from hn_datasets import __version__
+from hn_datasets.demo import run_demo
+from hn_datasets.display import render_row
+from hn_datasets.errors import ArgumentError, HNDatasetsError
+from hn_datasets.methods import METHODS, method_from_dict, method_from_name
+from hn_datasets.miner import HardNegativeMiner
+from hn_datasets.recipe import SAMPLINGS, Recipe
+from hn_datasets.sources import check_output, load_source, write_mined
+from hn_datasets.statistics import compute_statistics
+from hn_datasets.store import EmbeddingStore
+from hn_datasets.teachers.base import Teacher
+from hn_datasets.teachers.bm25 import BM25Teacher
+from hn_datasets.teachers.dense import PRECISIONS, DenseTeacher
+from hn_datasets.teachers.loading import teacher_from_spec
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="hn-datasets")
+def main() -> None:
+    """Hard negatives for training retrieval and embedding models.
+
+    Results go to stdout, progress and hints to stderr. Exit status: 0 fine, 1 a known error, 2 wrong usage.
+    """
+    warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+        disable_progress_bars()
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn the errors that a user can cause into one line and exit status 1."""
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        try:
+            command(**options)
+        except HNDatasetsError as error:
+            raise click.ClickException(str(error.args[-1])) from error
+        except (HfHubHTTPError, datasets.exceptions.DatasetsError, ConnectionError) as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+    return run
+
+
+@main.command()
+@click.option("--output", type=click.Path(path_type=Path), default=Path("demo-output"), help="Folder for the result.")
+@_one_line_errors
+def demo(output: Path) -> None:
+    """Mine the docstrings of Python's standard library with a small packaged teacher.
+
+    \b
+    Example:
+      hn-datasets demo --output demo-output
+    """
+    start = time.perf_counter()
+    miner, mined = run_demo(output)
+    click.echo(compute_statistics(mined, num_negatives=miner.recipe.num_negatives).to_table())
+    for row in (mined[len(mined) * part // 4] for part in (1, 2, 3)):
+        click.echo("\n" + render_row(row, miner.recipe.anchor_column_name, miner.recipe.positive_column_name))
+    click.echo(f'\n{len(mined):,} rows: load_dataset("{output}", split="train")')
+    click.echo(f"Mined in {time.perf_counter() - start:.0f} s.", err=True)
+
+
+@main.command()
+@click.argument("source")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
+@click.option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
+@click.option("--teacher", help="Model name or folder, or 'bm25'.")
+@click.option("--method", type=click.Choice(list(METHODS)), help="Rule for the ceiling.  [default: topk-percpos]")
+@click.option("--margin", type=float, help="The method's number: percentage, margin, cap or shift.")
+@click.option("--num-negatives", type=int, help="Negatives per row.  [default: 4]")
+@click.option("--sampling", type=click.Choice(SAMPLINGS), help="How to pick from the best.  [default: top]")
+@click.option("--pool", type=int, help="How many of the best to draw from.")
+@click.option("--temperature", type=float, help="Temperature of the softmax.")
+@click.option("--seed", type=int, help="Seed of everything that is drawn.")
+@click.option("--anchor-column", "anchor_column_name", help="Column of the anchors.  [default: first text column]")
+@click.option("--positive-column", "positive_column_name", help="Column of the positives.  [default: next text column]")
+@click.option("--on-empty", type=click.Choice(["error", "skip"]), help="Rows without a text.  [default: error]")
+@click.option("--corpus", help="Further passages: a Parquet or JSON Lines file.")
+@click.option("--corpus-column", "corpus_column_name", help="Text column of the corpus.")
+@click.option(
+    "--config", type=click.Path(exists=True, path_type=Path), help="A recipe.json; other options override it."
+)
+@click.option("--config-name", help="Configuration of a dataset on the Hub.")
+@click.option("--split", help="One split.  [default: all]")
+@click.option("--revision", help="Branch, tag or commit of a dataset on the Hub.")
+@click.option("--query-prompt", help="Put before every anchor: a prompt's name or text.")
+@click.option("--corpus-prompt", help="Put before every passage: a prompt's name or text.")
+@click.option("--max-seq-length", type=int, help="Cut texts after so many tokens.")
+@click.option("--truncate-dim", type=int, help="Keep the first components of each vector.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Of the model.  [default: auto]")
+@click.option("--device", multiple=True, help="cpu, cuda, cuda:0 ...; several times for several devices.")
+@click.option("--batch-size", type=int, help="Texts per forward pass.  [default: 32]")
+@click.option("--model-revision", help="Branch, tag or commit of the model on the Hub.")
+@click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that comes with the model.")
+@click.option("--tokenizer", help="For BM25: words, kiwi, char-bigrams or a Hugging Face tokenizer.  [default: words]")
+@click.option("--bm25-variant", type=click.Choice(["okapi", "l", "plus"]), help="[default: okapi]")
+@click.option("--num-proc", type=int, help="Processes for the search.")
+@click.option("--json", "as_json", is_flag=True, help="Print the statistics as JSON.")
+@_one_line_errors
+def mine(
+    source: str, output: Path, overwrite: bool, config: Path | None, num_proc: int | None, as_json: bool, **options: Any
+) -> None:
+    """Mine hard negatives for SOURCE: a Hub id, a Parquet, JSON Lines or CSV file, or a folder.
+
+    \b
+    Examples:
+      hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --method topk-percpos --margin 0.95 --output mined
+      hn-datasets mine me/qa --teacher bm25 --tokenizer kiwi --num-negatives 4 --output mined
+      hn-datasets mine pairs.parquet --config mined/recipe.json --margin 0.9 --output mined-90
+    """
+    check_output(output, overwrite=overwrite)
+    recipe = Recipe.from_json(config.read_text(encoding="utf-8")) if config else None
+    choices = _choices(recipe, options)
+    teacher = _teacher(recipe, options)
+    loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
+    corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
+    dataset = load_source(source, **loading)
+    miner = HardNegativeMiner.from_dataset(dataset, teacher=teacher, **choices, **corpus)
+    mined = dataset.map(miner, batched=True, num_proc=num_proc, desc="Mining")
+    write_mined(mined, miner.recipe, output, overwrite=overwrite)
+    statistics = compute_statistics(mined, num_negatives=miner.recipe.num_negatives)
+    click.echo(json.dumps(statistics.to_dict(), ensure_ascii=False) if as_json else statistics.to_table())
+    click.echo(f'Written: load_dataset("{output}")', err=True)
+
+
+@main.command()
+@click.option(
+    "--prune-days", type=float, metavar="DAYS", help="Remove what was not used for so many days; 0 removes all."
+)
+@click.option(
+    "--prune", "address", metavar="ADDRESS", help="Remove the vectors at one address (its first characters do)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@_one_line_errors
+def cache(prune_days: float | None, address: str | None, as_json: bool) -> None:
+    """List, size and prune the embedding store.
+
+    \b
+    Examples:
+      hn-datasets cache
+      hn-datasets cache --prune-days 30
+      hn-datasets cache --prune 3fa9
+    """
+    store = EmbeddingStore()
+    if prune_days is not None or address is not None:
+        freed = store.prune(unused_days=prune_days, address=address)
+        click.echo(f"Freed {freed / 1e6:,.1f} MB in {store.directory}.", err=True)
+    rows = [
+        {
+            "address": info.address,
+            "teacher": info.description["teacher"].get("model", info.description["teacher"]["type"]),
+            "role": info.description["role"],
+            "megabytes": round(info.num_bytes / 1e6, 1),
+            "last_used": time.strftime("%Y-%m-%d", time.localtime(info.last_used)),
+        }
+        for info in store.spaces()
+    ]
+    if as_json:
+        click.echo(json.dumps({"directory": str(store.directory), "bytes": store.num_bytes, "spaces": rows}))
+        return
+    for row in rows:
+        click.echo("{address:.12}  {megabytes:>10,} MB  {last_used}  {role:<8}  {teacher}".format(**row))
+    click.echo(f"{store.num_bytes / 1e6:,.1f} MB in {store.directory}")
+
+
+def _choices(recipe: Recipe | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the miner: those of the recipe, overridden by options."""
+    columns = ("anchor_column_name", "positive_column_name")
+    names = ("num_negatives", "sampling", "pool", "temperature", "seed", "on_empty", *columns)
+    given = {name: value for name in names if (value := options.pop(name)) is not None}
+    method, margin = options.pop("method"), options.pop("margin")
+    if method is None and margin is not None:
+        method = recipe.method.name if recipe else "topk-percpos"
+    if method is not None:
+        given["method"] = method_from_name(method, margin)
+    base = {} if recipe is None else {name: value for name in names if (value := getattr(recipe, name)) is not None}
+    if recipe is not None:
+        base["method"] = method_from_dict(recipe.method.to_dict())
+    return {**base, **given}
+
+
+def _teacher(recipe: Recipe | None, options: dict[str, Any]) -> Teacher:
+    """Return the teacher that the options name, or the recipe's."""
+    name = options.pop("teacher")
+    lexical = {"tokenizer": options.pop("tokenizer"), "variant": options.pop("bm25_variant")}
+    names = ("query_prompt", "corpus_prompt", "max_seq_length", "truncate_dim", "precision", "batch_size")
+    dense = {name: options.pop(name) for name in (*names, "trust_remote_code")}
+    devices = list(options.pop("device"))
+    dense["device"] = devices if len(devices) > 1 else devices[0] if devices else None
+    dense["revision"] = options.pop("model_revision")
+    if name is None and recipe is None:
+        raise click.UsageError("Missing option '--teacher': a model name or folder, or 'bm25'.")
+    wrong = dense if name == "bm25" else lexical if name is not None else {**dense, **lexical}
+    if useless := [option for option, value in wrong.items() if value is not None]:
+        flags = ", ".join("--" + option.replace("variant", "bm25-variant").replace("_", "-") for option in useless)
+        raise ArgumentError(f"{flags} has no effect on the teacher {name or 'of the recipe'}; leave it out.")
+    if name is None and recipe is not None:
+        return teacher_from_spec(recipe.teacher)
+    if name == "bm25":
+        return BM25Teacher(**{option: value for option, value in lexical.items() if value is not None})
+    return DenseTeacher(name, **{option: value for option, value in dense.items() if value is not None})

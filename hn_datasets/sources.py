@@ -1,0 +1,121 @@
+"""Where data comes from and goes to: a Hub id or local files, and a folder that ``load_dataset`` reads back."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from hn_datasets.errors import ArgumentError, DataSourceError, StoreError
+from hn_datasets.recipe import Recipe
+
+READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+SHARD_BYTES = 500_000_000
+RECIPE_FILE = "recipe.json"
+
+
+def load_source(
+    source: str, *, config_name: str | None = None, split: str | None = None, revision: str | None = None
+) -> Dataset | DatasetDict:
+    """Load a dataset from a Hub id, a Parquet, JSON Lines or CSV file, or a folder.
+
+    Args:
+        source: the id or path; a folder may come from ``save_to_disk`` or hold data files.
+        config_name: configuration of a dataset on the Hub.
+        split: one split; all of them if None.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        DataSourceError: a path that does not exist, a file of another kind, or a split that is not there.
+        ArgumentError: ``config_name`` or ``revision`` with a local source.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        _check_repo_id(source)
+        return load_dataset(source, config_name, split=split, revision=revision)
+    if config_name is not None or revision is not None:
+        raise ArgumentError(f"config_name and revision have no effect on the local source {source!r}; leave them out.")
+    if path.is_file():
+        if path.suffix not in READERS:
+            raise DataSourceError(f"Expected a file that ends in {', '.join(READERS)}, got {source!r}; convert it.")
+        loaded = load_dataset(READERS[path.suffix], data_files=str(path))
+        return loaded["train"] if split in (None, "train") else _split(loaded, split)
+    saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+    loaded = load_from_disk(str(path)) if saved else load_dataset(str(path))
+    if isinstance(loaded, DatasetDict):
+        return _split(loaded, split) if split is not None else loaded
+    if split is not None:
+        raise ArgumentError(
+            f"split={split!r} has no effect: {source!r} holds one dataset without splits; leave it out."
+        )
+    return loaded
+
+
+def write_mined(mined: Dataset | DatasetDict, recipe: Recipe, directory: Path, *, overwrite: bool = False) -> None:
+    """Write a mined dataset as Parquet shards, with its recipe beside it, so that ``load_dataset(directory)`` reads it.
+
+    The folder appears whole or not at all.
+
+    Raises:
+        ArgumentError: the folder is there already and ``overwrite`` is off, or it holds something else.
+        StoreError: the folder cannot be written.
+    """
+    check_output(directory, overwrite=overwrite)
+    directory = directory.absolute()
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as folder:
+            stage = Path(folder) / "stage"
+            (stage / "data").mkdir(parents=True)
+            splits = mined if isinstance(mined, DatasetDict) else {str(mined.split or "train"): mined}
+            for name, split in splits.items():
+                _write_shards(split, name, stage / "data")
+            (stage / RECIPE_FILE).write_text(recipe.to_json() + "\n", encoding="utf-8")
+            if directory.exists():
+                shutil.rmtree(directory)
+            stage.replace(directory)
+    except OSError as error:
+        raise StoreError(error.errno, f"Could not write {directory} ({error.strerror}); free some space.") from error
+
+
+def check_output(directory: Path, *, overwrite: bool) -> None:
+    """Check that ``write_mined`` may write here, before anything expensive starts.
+
+    Raises:
+        ArgumentError: the folder is there already and ``overwrite`` is off, or it holds something else.
+    """
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    if not (directory / RECIPE_FILE).exists():
+        raise ArgumentError(
+            f"Expected a new or mined folder as output, {directory} holds something else; name another."
+        )
+    if not overwrite:
+        raise ArgumentError(f"{directory} holds a mined dataset already; name another folder, or pass --overwrite.")
+
+
+def _write_shards(split: Dataset, name: str, directory: Path) -> None:
+    shards = max(1, -(-(split.data.nbytes or 0) // SHARD_BYTES))
+    for index in range(shards):
+        path = directory / f"{name}-{index:05d}-of-{shards:05d}.parquet"
+        split.shard(shards, index, contiguous=True).to_parquet(str(path))
+
+
+def _split(splits: DatasetDict, name: str | None) -> Dataset:
+    if name not in splits:
+        raise DataSourceError(f"Expected one of the splits {', '.join(splits)}, got {name!r}.")
+    return splits[name]
+
+
+def _check_repo_id(source: str) -> None:
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        raise DataSourceError(
+            f"Expected a Hub id or an existing path, got {source!r}: no such file or folder."
+        ) from None
+    if Path(source).suffix in READERS:
+        raise DataSourceError(f"Expected a Hub id or an existing path, got {source!r}: no such file.")
