@@ -23,8 +23,8 @@ from hn_datasets.errors import ArgumentError, HNDatasetsError
 from hn_datasets.methods import METHODS, method_from_dict, method_from_name
 from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.recipe import SAMPLINGS, Recipe
-from hn_datasets.sources import check_output, load_source, write_mined
-from hn_datasets.statistics import compute_statistics
+from hn_datasets.record import MiningRecord
+from hn_datasets.sources import check_output, describe_source, load_source, write_mined
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.base import Teacher
 from hn_datasets.teachers.bm25 import BM25Teacher
@@ -72,10 +72,10 @@ def demo(output: Path) -> None:
       hn-datasets demo --output demo-output
     """
     start = time.perf_counter()
-    miner, mined = run_demo(output)
-    click.echo(compute_statistics(mined, num_negatives=miner.recipe.num_negatives).to_table())
+    record, mined = run_demo(output)
+    click.echo(record.statistics.to_table())
     for row in (mined[len(mined) * part // 4] for part in (1, 2, 3)):
-        click.echo("\n" + render_row(row, miner.recipe.anchor_column_name, miner.recipe.positive_column_name))
+        click.echo("\n" + render_row(row, record.recipe.anchor_column_name, record.recipe.positive_column_name))
     click.echo(f'\n{len(mined):,} rows: load_dataset("{output}", split="train")')
     click.echo(f"Mined in {time.perf_counter() - start:.0f} s.", err=True)
 
@@ -136,10 +136,13 @@ def mine(
     corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
     dataset = load_source(source, **loading)
     miner = HardNegativeMiner.from_dataset(dataset, teacher=teacher, **choices, **corpus)
+    start = time.perf_counter()
     mined = dataset.map(miner, batched=True, num_proc=num_proc, desc="Mining")
-    write_mined(mined, miner.recipe, output, overwrite=overwrite)
-    statistics = compute_statistics(mined, num_negatives=miner.recipe.num_negatives)
-    click.echo(json.dumps(statistics.to_dict(), ensure_ascii=False) if as_json else statistics.to_table())
+    timings = {"search": time.perf_counter() - start}
+    record = MiningRecord.of(mined, miner, source=describe_source(source, **loading), timings=timings)
+    write_mined(mined, record, output, overwrite=overwrite)
+    click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False) if as_json else record.statistics.to_table())
+    click.echo("Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.timings.items()), err=True)
     click.echo(f'Written: load_dataset("{output}")', err=True)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+import glob
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -11,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
+from datasets.exceptions import DatasetGenerationError
 
-from hn_datasets.errors import ArgumentError, ColumnError, TextError
+from hn_datasets.errors import ArgumentError, ColumnError, DataSourceError, TextError
 from hn_datasets.texts import is_empty
 
 AnyDataset: TypeAlias = Dataset | DatasetDict | IterableDataset | IterableDatasetDict
@@ -20,6 +23,7 @@ CorpusLike: TypeAlias = Sequence[str] | Dataset | IterableDataset | str | Path
 
 READ_ROWS = 1000
 _SHOWN_ROWS = 5
+_NO_ROWS = "Expected a dataset with rows, got an empty one; check the split, and any filter before."
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,16 @@ def resolve_columns(dataset: AnyDataset, anchor: str | None, positive: str | Non
 
     Raises:
         ColumnError: a column is missing (says which there are), named twice, or holds no text.
+        TextError: there is no row, or the first one of a stream holds a lone surrogate.
         ArgumentError: there is no split.
     """
     splits = list(splits_of(dataset).values())
     if not splits:
         raise ArgumentError("Expected a dataset with at least one split, got none.")
+    # The columns of a split without rows often have no type.
+    splits = [split for split in splits if not isinstance(split, Dataset) or len(split)]
+    if not splits:
+        raise TextError(_NO_ROWS)
     types = _column_types(splits[0])
     texts = [name for name, kind in types.items() if _is_text(kind)]
     anchor = anchor if anchor is not None else next((name for name in texts if name != positive), None)
@@ -84,8 +93,8 @@ def iter_pairs(dataset: AnyDataset, anchor: str, positive: str, on_empty: str) -
         on_empty: ``"error"``, or ``"skip"`` to leave out rows without an anchor or a positive.
 
     Raises:
-        TextError: a text is None, empty or only white space and ``on_empty`` is ``"error"``; names the rows. Or there
-            are no rows at all.
+        TextError: a text is None, empty or only white space and ``on_empty`` is ``"error"``; names the rows. Or a text
+            holds a lone surrogate, or there are no rows at all.
     """
     num_rows = 0
     empty_rows: list[int] = []
@@ -96,7 +105,7 @@ def iter_pairs(dataset: AnyDataset, anchor: str, positive: str, on_empty: str) -
             num_rows += table.num_rows
             yield pairs
     if not num_rows:
-        raise TextError("Expected a dataset with rows, got an empty one.")
+        raise TextError(_NO_ROWS)
     if empty_rows and on_empty == "error":
         raise TextError(empty_message(f"columns {anchor!r} and {positive!r} of every row", empty_rows))
 
@@ -134,14 +143,17 @@ def iter_passages(corpus: CorpusLike, column: str | None, on_empty: str) -> Iter
     """Read the passages of a corpus in blocks.
 
     Args:
-        corpus: strings, a dataset, or the path of Parquet or JSON Lines files (globs too).
+        corpus: strings, a dataset, or the path of Parquet or JSON Lines files; ``*`` stands for many.
         column: the text column of a dataset or file; the only one, or the one named "text", if None.
         on_empty: ``"error"``, or ``"skip"`` to leave out None, empty and white-space passages.
 
     Raises:
-        TextError: a passage is empty and ``on_empty`` is ``"error"``; names the rows.
+        TextError: a passage is empty and ``on_empty`` is ``"error"``; names the rows. Or a passage is no string, or
+            holds a lone surrogate.
         ColumnError: the column is missing, holds no text, or cannot be told.
-        ArgumentError: ``column`` with a list of strings, or a path that is neither Parquet nor JSON Lines.
+        DataSourceError: nothing is at the path, or it cannot be read.
+        ArgumentError: ``column`` with a list of strings, a path that is neither Parquet nor JSON Lines, or something
+            else than a corpus.
     """
     empty_rows: list[int] = []
     start = 0
@@ -162,8 +174,10 @@ def _iter_corpus(corpus: CorpusLike, column: str | None) -> Iterator[pa.Array]:
         for table in _iter_tables(corpus, [name]):
             yield _flat(table[name]).cast(pa.large_string())
         return
-    if isinstance(corpus, (DatasetDict, IterableDatasetDict)) or not isinstance(corpus, Iterable):
-        raise ArgumentError(f"Expected a corpus of strings, a Dataset or a path, got {type(corpus).__name__}.")
+    if isinstance(corpus, Mapping) or not isinstance(corpus, Iterable):
+        raise ArgumentError(
+            f"Expected a corpus of strings, a Dataset or a path, got {type(corpus).__name__}; give one value of a dict."
+        )
     if column is not None:
         raise ArgumentError("corpus_column_name has no effect on a list of strings; leave it out.")
     texts: list[Any] = list(corpus)
@@ -171,7 +185,39 @@ def _iter_corpus(corpus: CorpusLike, column: str | None) -> Iterator[pa.Array]:
     if wrong is not None:
         raise TextError(f"Expected a corpus of strings, got {type(wrong).__name__}: {str(wrong)[:60]!r}.")
     for start in range(0, len(texts), READ_ROWS):
-        yield pa.array(texts[start : start + READ_ROWS], type=pa.large_string())
+        with refuse_surrogates():
+            yield pa.array(texts[start : start + READ_ROWS], type=pa.large_string())
+
+
+@contextlib.contextmanager
+def refuse_surrogates() -> Iterator[None]:
+    """Turn what Arrow says of a lone surrogate, which a Python string can hold and no file can, into a ``TextError``.
+
+    Raises:
+        TextError: a text holds one.
+    """
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise TextError(
+            f"Expected Unicode texts, got one with a lone surrogate: {error.object[:60]!r}; repair it by "
+            'text.encode("utf-8", "replace").decode(), or leave it out.'
+        ) from error
+
+
+def load_files(kind: str, path: str) -> Dataset:
+    """Read local or remote files, ``*`` in the path stands for many, with a loader of ``datasets``.
+
+    Raises:
+        DataSourceError: nothing is there, or it cannot be read as files of that kind.
+    """
+    if "://" not in path and not glob.glob(path, recursive=True):  # noqa: PTH207 - a Path globs below a folder only
+        raise DataSourceError(f"Expected an existing file, got {path!r}: nothing is there; check the path.")
+    try:
+        return load_dataset(kind, data_files=path, split="train")
+    except DatasetGenerationError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise DataSourceError(f"Could not read {path!r} as {kind} ({reason}); correct or convert the file.") from error
 
 
 def _open_files(path: str) -> Dataset:
@@ -179,7 +225,7 @@ def _open_files(path: str) -> Dataset:
     kind = kinds.get(Path(path).suffix)
     if kind is None:
         raise ArgumentError(f"Expected a corpus path that ends in {', '.join(kinds)}, got {path!r}.")
-    return load_dataset(kind, data_files=path, split="train")
+    return load_files(kind, str(Path(path).expanduser()) if path.startswith("~") else path)
 
 
 def _corpus_column(corpus: Dataset | IterableDataset, column: str | None) -> str:
@@ -195,13 +241,18 @@ def _corpus_column(corpus: Dataset | IterableDataset, column: str | None) -> str
 
 
 def _iter_tables(dataset: Dataset | IterableDataset, columns: list[str]) -> Iterator[pa.Table]:
-    yield from dataset.select_columns(columns).with_format("arrow").iter(batch_size=READ_ROWS)
+    with refuse_surrogates():
+        yield from dataset.select_columns(columns).with_format("arrow").iter(batch_size=READ_ROWS)
 
 
 def _column_types(dataset: Dataset | IterableDataset) -> dict[str, pa.DataType]:
     features = dataset.features
     if features is None:
-        features = cast(Any, dataset)._resolve_features().features
+        with refuse_surrogates():
+            try:
+                features = cast(Any, dataset)._resolve_features().features
+            except StopIteration:  # that is how a stream without rows answers
+                raise TextError(_NO_ROWS) from None
     schema = features.arrow_schema
     return {name: schema.field(name).type for name in schema.names}
 

@@ -7,6 +7,7 @@ import hashlib
 import re
 import sysconfig
 import textwrap
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from datasets import Dataset, Features, Value, load_dataset
 
 from hn_datasets.errors import DataSourceError, TeacherError
 from hn_datasets.miner import HardNegativeMiner
+from hn_datasets.record import MiningRecord
 from hn_datasets.sources import check_output, write_mined
 from hn_datasets.teachers.dense import DenseTeacher
 
@@ -129,14 +131,14 @@ def _split(docstring: str) -> tuple[str, str]:
     return " ".join(first_line.split()), textwrap.dedent(rest.strip("\n")).strip()
 
 
-def run_demo(output: Path) -> tuple[HardNegativeMiner, Dataset]:
+def run_demo(output: Path) -> tuple[MiningRecord, Dataset]:
     """Mine the docstrings of the standard library with the packaged teacher, write them, and load them back.
 
     Args:
         output: the folder; an earlier demo there is replaced.
 
     Returns:
-        The miner, and the mined dataset as ``load_dataset(output)`` reads it.
+        The record, and the mined dataset as ``load_dataset(output)`` reads it.
 
     Raises:
         ArgumentError: the folder holds something else than a mined dataset.
@@ -146,6 +148,11 @@ def run_demo(output: Path) -> tuple[HardNegativeMiner, Dataset]:
     check_output(output, overwrite=True)
     pairs = docstring_pairs()
     miner = HardNegativeMiner.from_dataset(pairs, teacher=DenseTeacher(demo_teacher_path()))
+    start = time.perf_counter()
     mined = pairs.map(miner, batched=True, desc="Mining")
-    write_mined(mined, miner.recipe, output, overwrite=True)
-    return miner, load_dataset(str(output), split="train")
+    searched = time.perf_counter() - start
+    record = MiningRecord.of(
+        mined, miner, source={"path": "docstrings of the Python standard library"}, timings={"search": searched}
+    )
+    write_mined(mined, record, output, overwrite=True)
+    return record, load_dataset(str(output), split="train")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -14,6 +14,9 @@ import xxhash
 from huggingface_hub import constants
 
 from hn_datasets.errors import StoreError
+
+UNFINISHED = ".writing-"
+"""How the name of a file begins while it is being written; a killed process leaves such a file behind."""
 
 
 def cache_directory() -> Path:
@@ -33,7 +36,8 @@ def temporary_file(directory: Path) -> Iterator[IO[bytes]]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=directory, prefix=".writing-", delete=False) as file:
+        # Not by tempfile: its files are for one user only, and others may share the store.
+        with (directory / f"{UNFINISHED}{secrets.token_hex(8)}").open("xb") as file:
             try:
                 yield file
                 file.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -76,6 +77,7 @@ class HardNegativeMiner:
         corpus: the distinct passages; ``miner.corpus[id]`` is the text of a negative, ``miner.corpus.ids(texts)`` the
             ids of texts.
         store: where the vectors are.
+        timings: seconds of each stage of the building.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class HardNegativeMiner:
         self.recipe = replace(recipe, algorithm_version=ALGORITHM_VERSION)
         self.corpus = corpus
         self.store = store
+        self.timings: dict[str, float] = {}
         self._positives = positives
         self._guards: tuple[Guard, ...] = (Duplicates(),)
         wanted = recipe.method.skip + recipe.pool_size
@@ -164,8 +167,10 @@ class HardNegativeMiner:
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
         extra = iter_passages(corpus, corpus_column_name, on_empty) if corpus is not None else iter(())
+        start = time.perf_counter()
         built, positives = _collect(dataset, extra, draft, store)
         miner = cls(replace(draft, teacher=ready.spec()), built, positives, store)
+        miner.timings["collect"] = time.perf_counter() - start
         miner._prepare(ready, _anchor_chunks(dataset, draft))
         return miner
 
@@ -209,8 +214,10 @@ class HardNegativeMiner:
         )
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+        start = time.perf_counter()
         built = Corpus.build(iter_passages(corpus, corpus_column_name, on_empty), store.derived / "corpora")
         miner = cls(replace(draft, teacher=ready.spec()), built, None, store)
+        miner.timings["collect"] = time.perf_counter() - start
         miner._prepare(ready, iter(()))
         return miner
 
@@ -255,13 +262,17 @@ class HardNegativeMiner:
                 WeakTeacherWarning,
                 stacklevel=3,
             )
+        start = time.perf_counter()
         if isinstance(teacher, Encoder):
             self.store.embed(teacher, "passage", self.corpus.column, self.corpus.digests)
             chunks = list(anchors)
             if chunks:
                 texts = pa.chunked_array(chunks)
                 self.store.embed(teacher, "anchor", texts, digest_texts(texts.to_pylist()))
+            self.timings["encode"] = time.perf_counter() - start
+            start = time.perf_counter()
         _ = self._scorer
+        self.timings["index"] = time.perf_counter() - start
 
     def _read(self, batch: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[list[str]], int, Ids]:
         """Return anchors and positives of the rows that have both, the number of rows, and the kept rows' numbers."""
@@ -382,6 +393,7 @@ class HardNegativeMiner:
         self.corpus = Corpus(Path(state["corpus"]))
         self._positives = AnchorPositives(Path(state["positives"])) if state["positives"] else None
         self.store = EmbeddingStore(state["store"], derived=state["derived"])
+        self.timings = {}
         self._guards = (Duplicates(),)
 
 

@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from hn_datasets.errors import ArgumentError, DataSourceError, StoreError
-from hn_datasets.recipe import Recipe
+from hn_datasets.record import RECORD_FILE, MiningRecord
 
 READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 SHARD_BYTES = 500_000_000
@@ -54,8 +54,18 @@ def load_source(
     return loaded
 
 
-def write_mined(mined: Dataset | DatasetDict, recipe: Recipe, directory: Path, *, overwrite: bool = False) -> None:
-    """Write a mined dataset as Parquet shards, with its recipe beside it, so that ``load_dataset(directory)`` reads it.
+def describe_source(source: str, config_name: str | None, split: str | None, revision: str | None) -> dict[str, str]:
+    """Return what the record says of a source: a Hub id with configuration and revision, or the name of a file."""
+    path = Path(source).expanduser()
+    where = {"path": path.name} if path.exists() else {"repo_id": source}
+    given = {"config_name": config_name, "split": split, "revision": revision}
+    return {**where, **{name: value for name, value in given.items() if value is not None}}
+
+
+def write_mined(
+    mined: Dataset | DatasetDict, record: MiningRecord, directory: Path, *, overwrite: bool = False
+) -> None:
+    """Write a mined dataset as Parquet shards, with recipe and record, so that ``load_dataset(directory)`` reads it.
 
     The folder appears whole or not at all.
 
@@ -73,7 +83,8 @@ def write_mined(mined: Dataset | DatasetDict, recipe: Recipe, directory: Path, *
             splits = mined if isinstance(mined, DatasetDict) else {str(mined.split or "train"): mined}
             for name, split in splits.items():
                 _write_shards(split, name, stage / "data")
-            (stage / RECIPE_FILE).write_text(recipe.to_json() + "\n", encoding="utf-8")
+            (stage / RECIPE_FILE).write_text(record.recipe.to_json() + "\n", encoding="utf-8")
+            (stage / RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
             if directory.exists():
                 shutil.rmtree(directory)
             stage.replace(directory)

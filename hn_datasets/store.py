@@ -6,12 +6,13 @@ not at all, so a killed run loses at most the shard that it was computing, and t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -25,7 +26,7 @@ import pyarrow.compute as pc
 from datasets.utils import tqdm
 
 from hn_datasets.errors import ArgumentError, DamagedShardWarning, VectorError
-from hn_datasets.files import atomic_write, cache_directory, is_intact, open_arrow, write_checked
+from hn_datasets.files import UNFINISHED, atomic_write, cache_directory, is_intact, open_arrow, write_checked
 from hn_datasets.teachers.base import Encoder, Floats, Ids, Role
 from hn_datasets.texts import Corpus, Digests, digest_of, digest_texts, find, fixed_size_binary, fixed_size_bytes
 
@@ -37,6 +38,9 @@ SHARD_CHARACTERS = 1 << 20
 """A shard ends at whichever comes first; on two cores that is about ten seconds of work for a small model."""
 
 GATHER_ROWS = 8192
+
+ABANDONED_SECONDS = 3600
+"""A file that is not finished and was not written to for so long belongs to a process that was killed."""
 
 
 class VectorSpace:
@@ -59,9 +63,10 @@ class VectorSpace:
         for path in sorted(self.directory.glob("*.arrow")):
             if path.name in self._shards:
                 continue
-            if is_intact(path):
-                self._shards[path.name] = open_arrow(path)
-            else:
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it just now
+                if is_intact(path):
+                    self._shards[path.name] = open_arrow(path)
+                    continue
                 path.unlink()
                 warnings.warn(
                     f"Shard {path} does not match its checksum: it was removed and its texts are encoded again.",
@@ -163,9 +168,8 @@ class EmbeddingStore:
         address = encoder.space(role)
         if address not in self._spaces:
             self._spaces[address] = VectorSpace(self._space_directory(address), encoder.dimension)
-        marker = self._space_directory(address) / "space.json"
-        if marker.exists():
-            os.utime(marker)
+        with contextlib.suppress(OSError):  # it is not there yet, or belongs to someone else
+            os.utime(self._space_directory(address) / "space.json")
         return self._spaces[address]
 
     def embed(self, encoder: Encoder, role: Role, texts: pa.Array | pa.ChunkedArray, digests: Digests) -> VectorSpace:
@@ -238,34 +242,25 @@ class EmbeddingStore:
         """Return what the store holds, most recently used first."""
         found = []
         for marker in (self.directory / "embeddings").glob("*/*/space.json"):
-            size = sum(path.stat().st_size for path in marker.parent.iterdir())
-            description = json.loads(marker.read_text())
+            size = _num_bytes(marker.parent.iterdir())
+            description = json.loads(marker.read_text(encoding="utf-8"))
             found.append(SpaceInfo(marker.parent, description, size, marker.stat().st_mtime))
         return sorted(found, key=lambda info: -info.last_used)
 
     def prune(self, *, unused_days: float | None = None, address: str | None = None) -> int:
-        """Remove vectors, and with them everything that is derived from vectors; return the bytes freed.
+        """Remove vectors, everything that is derived from vectors, and what killed processes left; return bytes freed.
 
         Args:
             unused_days: remove the spaces not opened for so many days; 0 removes all.
             address: remove the one space whose address begins so.
 
         Raises:
-            ArgumentError: both or neither of the two are given, or no space has that address.
+            ArgumentError: both or neither of the two are given, the days are negative, or the address is that of no
+                space or of several.
         """
-        if (unused_days is None) == (address is None):
-            raise ArgumentError("Expected either unused_days or address, got both or neither; name one of them.")
         before = self.num_bytes
-        limit = time.time() - (unused_days or 0) * 86400
-        chosen = [
-            info
-            for info in self.spaces()
-            if (info.address.startswith(address) if address is not None else info.last_used <= limit)
-        ]
-        if address is not None and not chosen:
-            raise ArgumentError(
-                f"No vectors at address {address!r} in {self.directory}; `hn-datasets cache` lists them."
-            )
+        chosen = self._to_prune(unused_days, address)
+        self._remove_abandoned()
         for info in chosen:
             shutil.rmtree(info.directory)
             self._spaces.pop(info.address, None)
@@ -276,7 +271,30 @@ class EmbeddingStore:
     @property
     def num_bytes(self) -> int:
         """Size of the whole store on disk."""
-        return sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
+        return _num_bytes(path for path in self.directory.rglob("*") if path.is_file())
+
+    def _to_prune(self, unused_days: float | None, address: str | None) -> list[SpaceInfo]:
+        if (unused_days is None) == (address is None):
+            raise ArgumentError("Expected either unused_days or address, got both or neither; name one of them.")
+        if unused_days is not None:
+            if not unused_days >= 0:
+                raise ArgumentError(f"Expected unused_days of at least 0, got {unused_days}.")
+            limit = time.time() - unused_days * 86400
+            return [info for info in self.spaces() if unused_days == 0 or info.last_used <= limit]
+        chosen = [info for info in self.spaces() if address and info.address.startswith(address)]
+        if len(chosen) != 1:
+            raise ArgumentError(
+                f"Expected the address of one space in {self.directory}, got {address!r}, which {len(chosen)} have; "
+                "`hn-datasets cache` lists them."
+            )
+        return chosen
+
+    def _remove_abandoned(self) -> None:
+        """Remove files that killed processes were writing; one that still grows is left alone."""
+        for path in {*self.directory.rglob(f"{UNFINISHED}*"), *self.derived.rglob(f"{UNFINISHED}*")}:
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                    path.unlink()
 
     def _space_directory(self, address: str) -> Path:
         return self.directory / "embeddings" / f"v{STORE_VERSION}" / address
@@ -285,6 +303,15 @@ class EmbeddingStore:
         path = self._space_directory(encoder.space(role)) / "space.json"
         with atomic_write(path) as file:
             file.write(json.dumps({"role": role, "teacher": encoder.spec()}, ensure_ascii=False).encode())
+
+
+def _num_bytes(paths: Iterable[Path]) -> int:
+    """Return the size of files, of which other processes may rename some meanwhile."""
+    size = 0
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size
 
 
 def check_vectors(vectors: Any, texts: list[str], dimension: int) -> Floats:

@@ -341,7 +341,9 @@ def _build_index(corpus: Corpus, tokenizer: Tokenizer, formula: Formula, path: P
 
 
 def _write_index(parts: Sequence[TermCounts], terms: list[str], formula: Formula, directory: Path) -> None:
-    frequencies = np.sum([np.bincount(part.terms, minlength=len(terms)) for part in parts], axis=0)
+    frequencies = np.zeros(len(terms), dtype=np.int64)
+    for part in parts:
+        frequencies += np.bincount(part.terms, minlength=len(terms))
     num_passages = sum(len(part.lengths) for part in parts)
     num_tokens = sum(int(part.lengths.sum()) for part in parts)
     idf, ends = formula.idf(frequencies, num_passages), np.cumsum(frequencies)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import re
 import warnings
+import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +22,10 @@ from sentence_transformers import SentenceTransformer
 from hn_datasets.errors import ArgumentError, MissingPromptWarning, TeacherError
 from hn_datasets.teachers.base import Floats, Role
 from hn_datasets.texts import digest_of
+from hn_datasets.threads import is_forked
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+_Pool = dict[Literal["input", "output", "processes"], Any]
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 PASSAGE_PROMPT_NAMES = ("document", "passage", "corpus")
@@ -52,7 +56,7 @@ class DenseTeacher:
         truncate_dim: keep the first so many components, for Matryoshka models.
         precision: of the transformer; pooling and normalising are always float32. ``"auto"``: bfloat16 where the
             hardware has fast bfloat16 products (CUDA, CPUs with AMX), else float32; a loaded model stays as it is.
-        device: one device, or a list of devices that share the work.
+        device: one device, or a list of devices that share the work. A loaded model stays on its device.
         batch_size: texts per forward pass.
         revision: branch, tag or commit on the Hub.
         trust_remote_code: run code that comes with the model.
@@ -79,21 +83,22 @@ class DenseTeacher:
         _check(precision, batch_size, max_seq_length, truncate_dim)
         self.batch_size = batch_size
         self._device = device
-        self._pool: dict[Literal["input", "output", "processes"], Any] | None = None
+        self._pool: _Pool | None = None
         if isinstance(model, SentenceTransformer):
-            if revision is not None or trust_remote_code:
-                raise ArgumentError("revision and trust_remote_code have no effect on a loaded model; leave them out.")
-            loaded = model
+            _check_loaded(device, revision, trust_remote_code)
+            # Serving several devices moves a model to the CPU and shares its memory: that is done to a copy.
+            loaded = copy.deepcopy(model) if isinstance(device, list) else model
         else:
             loaded = _load(model, device, revision, trust_remote_code)
         name = str(model) if not isinstance(model, SentenceTransformer) else _name_of(model)
         weights = digest_model(loaded)
         loaded, used = _with_precision(loaded, precision, keep=isinstance(model, SentenceTransformer))
+        if max_seq_length is not None and not hasattr(loaded[0], "max_seq_length"):
+            raise ArgumentError(f"max_seq_length has no effect on a {type(loaded[0]).__name__}; leave it out.")
         length = max_seq_length if max_seq_length is not None else loaded.max_seq_length
-        full = int(loaded.get_embedding_dimension() or 0)
+        full = loaded.get_embedding_dimension() or len(loaded.encode(_PROBES[0], show_progress_bar=False))
         if truncate_dim is not None and truncate_dim > full:
             raise ArgumentError(f"Expected truncate_dim of at most {full}, the model's dimension, got {truncate_dim}.")
-        dimension = truncate_dim or loaded.truncate_dim or full
         self._spec: dict[str, Any] = {
             "type": "dense",
             "model": name,
@@ -102,13 +107,14 @@ class DenseTeacher:
             "query_prompt": _resolve_prompt(loaded, query_prompt, ("query",), "query_prompt"),
             "corpus_prompt": _resolve_prompt(loaded, corpus_prompt, PASSAGE_PROMPT_NAMES, "corpus_prompt"),
             "max_seq_length": length,
-            "dimension": dimension,
+            "dimension": truncate_dim or int(full),
             "precision": used,
             "similarity": _similarity(loaded),
             "trust_remote_code": trust_remote_code,
         }
         self._roles_differ = any(type(module).__name__ == "Router" for module in loaded)
         self.__dict__["_model"] = loaded
+        self._sums = _sum_weights(loaded) if loaded is model else None
         if query_prompt is None and corpus_prompt is None:
             _warn_of_missing_prompts(self._spec)
 
@@ -120,6 +126,7 @@ class DenseTeacher:
         teacher._roles_differ = bool(spec.get("roles_differ", False))
         teacher._device = None
         teacher._pool = None
+        teacher._sums = None
         teacher.batch_size = 32
         return teacher
 
@@ -153,9 +160,8 @@ class DenseTeacher:
             TeacherError: the model is not at hand any more, or its weights have changed.
         """
         model = self._model
+        self._check_weights(model)
         encode = model.encode_query if role == "anchor" else model.encode_document
-        if isinstance(self._device, list) and self._pool is None:
-            self._pool = model.start_multi_process_pool(self._device)
         before = model.max_seq_length
         _set_length(model, self._spec["max_seq_length"])
         try:
@@ -166,7 +172,7 @@ class DenseTeacher:
                 show_progress_bar=False,
                 normalize_embeddings=self.similarity == "cosine",
                 truncate_dim=self.dimension,
-                pool=self._pool,
+                pool=self._open_pool(model),
             )
         finally:
             _set_length(model, before)
@@ -174,9 +180,31 @@ class DenseTeacher:
 
     def close(self) -> None:
         """Stop the processes that serve several devices."""
-        if self._pool is not None:
-            SentenceTransformer.stop_multi_process_pool(self._pool)
+        if self._pool is not None and not is_forked():
+            self._stop_pool()
             self._pool = None
+
+    def _open_pool(self, model: SentenceTransformer) -> _Pool | None:
+        """Return the processes that serve several devices; they stop with the teacher, or with the interpreter.
+
+        A forked worker encodes by itself: answers to it and to its siblings would come back through one queue.
+        """
+        if not isinstance(self._device, list) or is_forked():
+            return None
+        if self._pool is None:
+            self._pool = model.start_multi_process_pool(self._device)
+            self._stop_pool = weakref.finalize(self, _stop_pool, self._pool)
+        return self._pool
+
+    def _check_weights(self, model: SentenceTransformer) -> None:
+        """Refuse a model that its owner has trained since: its vectors would come under the old address."""
+        if self._sums is None or torch.equal(self._sums, _sum_weights(model)):
+            return
+        if digest_model(model) != self._spec["weights"]:
+            raise TeacherError(
+                f"Expected {self._spec['model']!r} with the weights that this teacher was made with, but the model has "
+                "been trained since; make a new teacher from it."
+            )
 
     def _prompt(self, role: Role) -> str:
         return str(self._spec["query_prompt" if role == "anchor" else "corpus_prompt"])
@@ -208,16 +236,19 @@ def digest_model(model: SentenceTransformer) -> str:
     for module in model:
         settings: dict[str, Any] = getattr(module, "get_config_dict", dict)()
         state.update(json.dumps([type(module).__qualname__, settings], sort_keys=True, default=str).encode())
-    backend = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
+    tokenizer = getattr(model[0], "tokenizer", None)
+    backend: Any = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if hasattr(backend, "to_str"):
-        state.update(backend.to_str().encode())
+        # How the last batch was cut and padded says nothing of the model.
+        settings = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+        state.update(json.dumps([settings, getattr(tokenizer, "padding_side", None)], sort_keys=True).encode())
     tensors = model.state_dict()
     for name, tensor in sorted(tensors.items()):
         state.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     if not tensors:
         vectors = model.encode(list(_PROBES), show_progress_bar=False, normalize_embeddings=True)
-        state.update(np.round(vectors, 3).astype(np.float32).tobytes())
+        state.update((np.round(vectors, 3) + 0.0).astype(np.float32).tobytes())  # + 0.0 turns -0.0 into 0.0
     return state.hexdigest()
 
 
@@ -228,12 +259,37 @@ def _load(
     first = device[0] if isinstance(device, list) else device
     try:
         return SentenceTransformer(name, device=first, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except Exception as error:  # a damaged file or the model's own code can raise anything
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        if "trust_remote_code" in str(error):
+            advice = "read that code, and pass trust_remote_code=True to run it"
+        elif Path(name).exists():
+            advice = "check what is in that folder"
+        else:
+            advice = f"check the name, or download it once (`hf download {name}`) and set HF_HUB_OFFLINE=1"
         raise TeacherError(
             f"Could not load the teacher {name!r} as a SentenceTransformer, neither from a folder nor from the Hub "
-            f"({reason}); check the name, or download it once (`hf download {name}`) and set HF_HUB_OFFLINE=1."
+            f"({reason}); {advice}."
         ) from error
+
+
+def _check_loaded(device: str | list[str] | None, revision: str | None, trust_remote_code: bool) -> None:
+    """Refuse what has no effect on a loaded model."""
+    if revision is not None or trust_remote_code:
+        raise ArgumentError("revision and trust_remote_code have no effect on a loaded model; leave them out.")
+    if isinstance(device, str):
+        raise ArgumentError(f"device={device!r} has no effect on a loaded model; move it: model.to({device!r}).")
+
+
+def _stop_pool(pool: _Pool) -> None:
+    if not is_forked():
+        SentenceTransformer.stop_multi_process_pool(pool)
+
+
+def _sum_weights(model: SentenceTransformer) -> torch.Tensor:
+    """Return the sum of every weight tensor, shape ``[num_tensors]``, float64: quick to compare on any device."""
+    sums = [tensor.detach().sum(dtype=torch.float64).cpu() for _, tensor in sorted(model.state_dict().items())]
+    return torch.stack(sums) if sums else torch.empty(0)
 
 
 def _with_precision(model: SentenceTransformer, precision: str, *, keep: bool) -> tuple[SentenceTransformer, str]:
@@ -244,16 +300,15 @@ def _with_precision(model: SentenceTransformer, precision: str, *, keep: bool) -
         wanted = present if keep or not parameters else _fast_precision(model.device)
     else:
         wanted = precision
-    if wanted == present:
+    if wanted == present and (keep or wanted == "float32"):
         return model, present
     if not parameters:
         raise ArgumentError(f"precision={precision!r} has no effect on a model without torch weights; leave it out.")
     model = copy.deepcopy(model) if keep else model
-    dtype = getattr(torch, wanted)
-    if dtype == torch.float32:
-        return model.to(dtype), wanted
-    model[0].to(dtype)
-    model[0].register_forward_hook(_to_float32)
+    for number, module in enumerate(model):
+        module.to(torch.float32 if number else getattr(torch, wanted))
+    if wanted != "float32":
+        model[0].register_forward_hook(_to_float32)
     return model, wanted
 
 
@@ -320,8 +375,10 @@ def _commit(name: str, revision: str | None) -> str | None:
     """Return the commit that a Hub name was loaded at, from the local cache, or the revision as given."""
     if Path(name).exists() or name.count("/") > 1:
         return revision
-    for file in ("modules.json", "config.json"):
-        path = try_to_load_from_cache(name, file, revision=revision)
+    # sentence-transformers puts its own organisation before a bare name that is its own.
+    names = (name,) if "/" in name else (name, f"sentence-transformers/{name}")
+    for repo_id, file in itertools.product(names, ("modules.json", "config.json")):
+        path = try_to_load_from_cache(repo_id, file, revision=revision)
         if isinstance(path, str):
             parts = Path(path).parts
             return parts[parts.index("snapshots") + 1] if "snapshots" in parts else revision

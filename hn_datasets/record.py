@@ -1,0 +1,160 @@
+"""The record of a mining run: everything that ``mining.json`` holds, beside the data and in every release."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, DatasetDict
+
+from hn_datasets.errors import DataSourceError
+from hn_datasets.miner import HardNegativeMiner
+from hn_datasets.recipe import Recipe
+from hn_datasets.statistics import MiningStatistics, compute_statistics
+
+RECORD_FILE = "mining.json"
+SCHEMA_VERSION = 1
+PACKAGES = ("hn-datasets", "datasets", "huggingface-hub", "sentence-transformers", "transformers", "torch", "numpy")
+
+
+@dataclass(frozen=True)
+class MiningRecord:
+    """How a mined dataset was made, and what came out.
+
+    Attributes:
+        recipe: every choice that decides the result.
+        rows: number of rows of each split.
+        corpus: ``passages`` (number) and ``digest`` of the set of texts.
+        statistics: of all splits together.
+        source: where the pairs came from, as far as known: ``repo_id`` or ``path``, ``config_name``, ``revision``, and
+            the ``fingerprints`` of the splits.
+        environment: package versions and hardware.
+        timings: seconds of each stage.
+        release: ``repo_id``, ``version``, ``parent`` and ``notes``; empty before a release.
+    """
+
+    recipe: Recipe
+    rows: dict[str, int]
+    corpus: dict[str, Any]
+    statistics: MiningStatistics
+    source: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    release: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        mined: Dataset | DatasetDict,
+        miner: HardNegativeMiner,
+        *,
+        source: Mapping[str, Any] | None = None,
+        timings: Mapping[str, float] | None = None,
+    ) -> MiningRecord:
+        """Return the record of a mined dataset, from its columns and its miner.
+
+        Args:
+            mined: what ``map`` returned.
+            miner: what ``map`` was called with.
+            source: where the pairs came from.
+            timings: seconds of the stages after the miner was built.
+        """
+        splits = mined if isinstance(mined, DatasetDict) else {str(mined.split or "train"): mined}
+        fingerprints = {name: split._fingerprint for name, split in splits.items()}
+        return cls(
+            recipe=miner.recipe,
+            rows={name: len(split) for name, split in splits.items()},
+            corpus={"passages": len(miner.corpus), "digest": miner.corpus.digest},
+            statistics=compute_statistics(mined, num_negatives=miner.recipe.num_negatives),
+            source={**(source or {}), "fingerprints": fingerprints},
+            environment=describe_environment(),
+            timings={**miner.timings, **(timings or {})},
+        )
+
+    def with_release(self, **release: Any) -> MiningRecord:
+        """Return the record with a release's entries."""
+        return replace(self, release=release)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``mining.json``."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "recipe": self.recipe.to_dict(),
+            "source": self.source,
+            "rows": self.rows,
+            "corpus": self.corpus,
+            "statistics": self.statistics.to_dict(),
+            "environment": self.environment,
+            "timings": {stage: round(seconds, 3) for stage, seconds in self.timings.items()},
+            "release": self.release,
+        }
+
+    def to_json(self) -> str:
+        """Return the text of ``mining.json``, with sorted keys."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> MiningRecord:
+        """Return the record whose ``to_dict`` this is.
+
+        Raises:
+            DataSourceError: it is no record, or one of a later schema.
+        """
+        version = data.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise DataSourceError(
+                f"Expected {RECORD_FILE} of schema version {SCHEMA_VERSION}, got {version!r}; upgrade hn_datasets."
+            )
+        return cls(
+            recipe=Recipe.from_dict(data["recipe"]),
+            rows=dict(data["rows"]),
+            corpus=dict(data["corpus"]),
+            statistics=MiningStatistics.from_dict(data["statistics"]),
+            source=dict(data.get("source", {})),
+            environment=dict(data.get("environment", {})),
+            timings=dict(data.get("timings", {})),
+            release=dict(data.get("release", {})),
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> MiningRecord:
+        """Return the record in a folder.
+
+        Raises:
+            DataSourceError: the folder has no ``mining.json``, or it cannot be read.
+        """
+        path = folder / RECORD_FILE
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise DataSourceError(f"Expected {RECORD_FILE} in {folder}, got none; mine with --output first.") from None
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise DataSourceError(f"Expected a record in {path}, got a file that is not ({error!r}).") from error
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return versions of the packages and the hardware, without names of machines or users."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        versions[name] = metadata.version(name)
+    hardware: dict[str, Any] = {"processor": _processor(), "cores": os.cpu_count()}
+    if torch.cuda.is_available():
+        hardware["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {"packages": versions, "hardware": hardware, "system": platform.system()}
+
+
+def _processor() -> str:
+    """Return the processor's model name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
