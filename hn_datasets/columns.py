@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
-from datasets.exceptions import DatasetGenerationError
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from hn_datasets.errors import ArgumentError, ColumnError, DataSourceError, TextError
 from hn_datasets.texts import is_empty
@@ -113,7 +113,7 @@ def iter_pairs(dataset: AnyDataset, anchor: str, positive: str, on_empty: str) -
 def read_pairs(anchors: pa.ChunkedArray, positives: pa.ChunkedArray) -> tuple[Pairs, npt.NDArray[np.int64]]:
     """Return the rows that have texts, and the numbers of those that lack one."""
     whole = _flat(anchors)
-    lists = _flat(positives)
+    lists = _typed(_flat(positives))
     if _is_text_list(lists.type):
         counts = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
         values = lists.flatten().cast(pa.large_string())
@@ -205,19 +205,21 @@ def refuse_surrogates() -> Iterator[None]:
         ) from error
 
 
-def load_files(kind: str, path: str) -> Dataset:
-    """Read local or remote files, ``*`` in the path stands for many, with a loader of ``datasets``.
+@contextlib.contextmanager
+def explain_unreadable(source: str) -> Iterator[None]:
+    """Turn what ``load_dataset`` says of a source that it cannot read into one line; leave errors of the Hub alone.
 
     Raises:
-        DataSourceError: nothing is there, or it cannot be read as files of that kind.
+        DataSourceError: a file is damaged, of another kind or without rows, or a split or configuration is not there.
     """
-    if "://" not in path and not glob.glob(path, recursive=True):  # noqa: PTH207 - a Path globs below a folder only
-        raise DataSourceError(f"Expected an existing file, got {path!r}: nothing is there; check the path.")
     try:
-        return load_dataset(kind, data_files=path, split="train")
-    except DatasetGenerationError as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
-        raise DataSourceError(f"Could not read {path!r} as {kind} ({reason}); correct or convert the file.") from error
+        yield
+    except DatasetNotFoundError:
+        raise
+    except (DatasetGenerationError, FileNotFoundError, ValueError, StopIteration) as error:
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        reason = " ".join(str(cause).split())[:300] or "no rows"
+        raise DataSourceError(f"Could not read {source!r} ({reason}); check that it is what you mean.") from error
 
 
 def _open_files(path: str) -> Dataset:
@@ -225,7 +227,15 @@ def _open_files(path: str) -> Dataset:
     kind = kinds.get(Path(path).suffix)
     if kind is None:
         raise ArgumentError(f"Expected a corpus path that ends in {', '.join(kinds)}, got {path!r}.")
-    return load_files(kind, str(Path(path).expanduser()) if path.startswith("~") else path)
+    local = str(Path(path).expanduser())
+    if Path(local).exists():
+        path = glob.escape(local)
+    elif "://" not in path:
+        path = local
+        if not glob.glob(path, recursive=True):  # noqa: PTH207 - a Path globs below one folder only
+            raise DataSourceError(f"Expected an existing corpus file, got {path!r}: nothing is there; check the path.")
+    with explain_unreadable(path):
+        return load_dataset(kind, data_files=path, split="train")
 
 
 def _corpus_column(corpus: Dataset | IterableDataset, column: str | None) -> str:
@@ -241,8 +251,14 @@ def _corpus_column(corpus: Dataset | IterableDataset, column: str | None) -> str
 
 
 def _iter_tables(dataset: Dataset | IterableDataset, columns: list[str]) -> Iterator[pa.Table]:
-    with refuse_surrogates():
-        yield from dataset.select_columns(columns).with_format("arrow").iter(batch_size=READ_ROWS)
+    try:
+        with refuse_surrogates():
+            yield from dataset.select_columns(columns).with_format("arrow").iter(batch_size=READ_ROWS)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ColumnError(
+            f"Expected one type in each of the columns {', '.join(columns)}, strings or lists of strings, got others "
+            f"({' '.join(str(error).split())[:300]})."
+        ) from error
 
 
 def _column_types(dataset: Dataset | IterableDataset) -> dict[str, pa.DataType]:
@@ -279,6 +295,13 @@ def _is_text_list(kind: pa.DataType) -> bool:
 
 def _listed(types: dict[str, pa.DataType]) -> str:
     return "the columns " + ", ".join(f"{name} ({kind})" for name, kind in types.items()) if types else "no columns"
+
+
+def _typed(column: pa.Array) -> pa.Array:
+    """Give a block of nothing but None, or of empty lists, its type."""
+    if pa.types.is_list(column.type) and pa.types.is_null(column.type.value_type):
+        return column.cast(pa.list_(pa.large_string()))
+    return column
 
 
 def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:

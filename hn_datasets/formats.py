@@ -119,7 +119,8 @@ def format_dataset(
         pool=_build_pool(mined, anchor, positive) if filling else (),
         seed=seed if filling else 0,
     )
-    results = DatasetDict({name: _format_split(split, layout) for name, split in splits.items()})
+    features = _features(next(iter(_with_rows(splits).values())), layout)
+    results = DatasetDict({name: _format_split(split, layout, features) for name, split in splits.items()})
     if output_format == "normalized":
         return _normalize(results, layout, with_splits=isinstance(mined, DatasetDict))
     return results if isinstance(mined, DatasetDict) else results[""]
@@ -220,13 +221,22 @@ def _mined_splits(mined: Dataset | DatasetDict) -> dict[str, Dataset]:
     return splits
 
 
+def _with_rows(splits: dict[str, Dataset]) -> dict[str, Dataset]:
+    """Return the splits that have rows, or all if none has: columns without rows often have no type."""
+    return {name: split for name, split in splits.items() if len(split)} or splits
+
+
 def _text_columns(
     splits: dict[str, Dataset], anchor: str | None, positive: str | None, output_format: str
 ) -> tuple[str, str]:
     """Return the names of the anchor column and the positive column, which are not among the mined columns."""
     mined = {*MINED_COLUMNS, *OPTIONAL_COLUMNS}
-    own = {name: split.remove_columns([*mined.intersection(split.column_names)]) for name, split in splits.items()}
-    names = resolve_columns(DatasetDict(own), anchor, positive)
+    own = DatasetDict()
+    for name, split in _with_rows(splits).items():
+        # Without any rows, one of None stands for them: only types are looked at.
+        rows = split if len(split) else Dataset.from_dict({c: [None] for c in split.features}, features=split.features)
+        own[name] = rows.remove_columns([*mined.intersection(split.column_names)])
+    names = resolve_columns(own, anchor, positive)
     for name in names if output_format in TRAINABLE_FORMATS else ():
         if name in LABEL_COLUMNS or name == "negative" or name.startswith("negative_"):
             raise ColumnError(
@@ -287,14 +297,16 @@ def _report(tally: _Tally, num_negatives: int, output_format: str, shortage: str
     return " ".join(sentences)
 
 
-def _format_split(split: Dataset, layout: _Layout) -> Dataset:
-    """Format one split, with the features that an empty batch has, so that a result without rows has them too."""
-    function = functools.partial(_format_batch, layout=layout)
-    features = Features.from_arrow_schema(function(split.features.arrow_schema.empty_table()).schema)
+def _features(split: Dataset, layout: _Layout) -> Features:
+    """Return the features of the result, which are those that an empty batch gets."""
+    return Features.from_arrow_schema(_format_batch(split.features.arrow_schema.empty_table(), layout).schema)
+
+
+def _format_split(split: Dataset, layout: _Layout, features: Features) -> Dataset:
     if not len(split):
         return Dataset.from_dict({name: [] for name in features}, features=features)
     formatted = split.with_format("arrow").map(
-        function,
+        functools.partial(_format_batch, layout=layout),
         batched=True,
         remove_columns=split.column_names,
         features=features,
@@ -512,13 +524,13 @@ def _shuffle(size: int, key: str) -> Iterator[int]:
 
 def _normalize(scored: DatasetDict, layout: _Layout, with_splits: bool) -> DatasetDict:
     """Return the tables ``queries``, ``documents`` and ``scores``; ids count distinct texts as they first appear."""
-    chosen = replace(layout, drop=False, pool=())  # the rows are chosen and filled already
+    read_only = replace(layout, pool=())  # what was short is filled already
 
     def batches() -> Iterator[tuple[str, _Batch]]:
         for name, split in scored.items():
             table = split.with_format("arrow")[:]
             for batch in table.to_batches() or [table]:  # as they lie in the file, so without a copy
-                yield name, _read_batch(pa.table(batch), chosen)
+                yield name, _read_batch(pa.table(batch), read_only)
 
     queries, query_ids = _number([batch.anchors(layout.anchor) for _, batch in batches()])
     texts = [_array(passages["text"]) for _, batch in batches() for passages in (batch.positives, batch.negatives)]

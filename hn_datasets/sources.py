@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from hn_datasets.columns import explain_unreadable
 from hn_datasets.errors import ArgumentError, DataSourceError, StoreError
 from hn_datasets.record import RECORD_FILE, MiningRecord
 
@@ -25,33 +28,39 @@ def load_source(
     Args:
         source: the id or path; a folder may come from ``save_to_disk`` or hold data files.
         config_name: configuration of a dataset on the Hub.
-        split: one split; all of them if None.
+        split: one split, or a part of it such as ``train[:1000]``; all of them if None.
         revision: branch, tag or commit on the Hub.
 
     Raises:
-        DataSourceError: a path that does not exist, a file of another kind, or a split that is not there.
+        DataSourceError: a path that does not exist, a file of another kind or one that cannot be read, or a split or
+            configuration that is not there.
         ArgumentError: ``config_name`` or ``revision`` with a local source.
     """
     path = Path(source).expanduser()
-    if not path.exists():
+    if not source or not path.exists():
         _check_repo_id(source)
-        return load_dataset(source, config_name, split=split, revision=revision)
+        with explain_unreadable(source):
+            return load_dataset(source, config_name, split=split, revision=revision)
     if config_name is not None or revision is not None:
         raise ArgumentError(f"config_name and revision have no effect on the local source {source!r}; leave them out.")
     if path.is_file():
         if path.suffix not in READERS:
             raise DataSourceError(f"Expected a file that ends in {', '.join(READERS)}, got {source!r}; convert it.")
-        loaded = load_dataset(READERS[path.suffix], data_files=str(path))
-        return loaded["train"] if split in (None, "train") else _split(loaded, split)
-    saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
-    loaded = load_from_disk(str(path)) if saved else load_dataset(str(path))
-    if isinstance(loaded, DatasetDict):
-        return _split(loaded, split) if split is not None else loaded
-    if split is not None:
+        with explain_unreadable(source):
+            return load_dataset(READERS[path.suffix], data_files=glob.escape(str(path)), split=split or "train")
+    with explain_unreadable(source):
+        if not (path / "dataset_dict.json").exists() and not (path / "state.json").exists():
+            return load_dataset(str(path), split=split)
+        loaded = load_from_disk(str(path))
+    if split is None:
+        return loaded
+    if not isinstance(loaded, DatasetDict):
         raise ArgumentError(
             f"split={split!r} has no effect: {source!r} holds one dataset without splits; leave it out."
         )
-    return loaded
+    if split not in loaded:
+        raise DataSourceError(f"Expected one of the splits {', '.join(loaded)}, got {split!r}.")
+    return loaded[split]
 
 
 def describe_source(source: str, config_name: str | None, split: str | None, revision: str | None) -> dict[str, str]:
@@ -80,7 +89,7 @@ def write_mined(
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as folder:
             stage = Path(folder) / "stage"
             (stage / "data").mkdir(parents=True)
-            splits = mined if isinstance(mined, DatasetDict) else {str(mined.split or "train"): mined}
+            splits = mined if isinstance(mined, DatasetDict) else {_split_name(mined): mined}
             for name, split in splits.items():
                 _write_shards(split, name, stage / "data")
             (stage / RECIPE_FILE).write_text(record.recipe.to_json() + "\n", encoding="utf-8")
@@ -89,7 +98,8 @@ def write_mined(
                 shutil.rmtree(directory)
             stage.replace(directory)
     except OSError as error:
-        raise StoreError(error.errno, f"Could not write {directory} ({error.strerror}); free some space.") from error
+        reason = error.strerror or str(error)
+        raise StoreError(error.errno, f"Could not write {directory} ({reason}); free some space.") from error
 
 
 def check_output(directory: Path, *, overwrite: bool) -> None:
@@ -108,17 +118,16 @@ def check_output(directory: Path, *, overwrite: bool) -> None:
         raise ArgumentError(f"{directory} holds a mined dataset already; name another folder, or pass --overwrite.")
 
 
+def _split_name(dataset: Dataset) -> str:
+    """Return a name that ``load_dataset`` reads back, also for the split ``train+test``."""
+    return re.sub(r"\W+", "_", str(dataset.split or "train")).strip("_")
+
+
 def _write_shards(split: Dataset, name: str, directory: Path) -> None:
     shards = max(1, -(-(split.data.nbytes or 0) // SHARD_BYTES))
     for index in range(shards):
         path = directory / f"{name}-{index:05d}-of-{shards:05d}.parquet"
         split.shard(shards, index, contiguous=True).to_parquet(str(path))
-
-
-def _split(splits: DatasetDict, name: str | None) -> Dataset:
-    if name not in splits:
-        raise DataSourceError(f"Expected one of the splits {', '.join(splits)}, got {name!r}.")
-    return splits[name]
 
 
 def _check_repo_id(source: str) -> None:

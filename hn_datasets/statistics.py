@@ -141,7 +141,10 @@ class MiningStatistics:
         return cls(**_lists_to_tuples({**data, **scores}))
 
     def to_table(self) -> str:
-        """Return the table that ``mine_hard_negatives`` of sentence-transformers prints, then plain sentences."""
+        """Return the table that ``mine_hard_negatives`` of sentence-transformers prints, then plain sentences.
+
+        Of an even number of values, "Median" is halfway between the middle two; there it is the lower one.
+        """
         columns = [getattr(self, name) for name in _SCORES]
         lines = [_line("Metric", *(name.removesuffix("_score").capitalize() for name in _SCORES))]
         lines.append(_line("Count", *(f"{column.count:,}" for column in columns[:2]), ""))

@@ -119,6 +119,12 @@ def test_most_common_value_and_zeros_are_counted():
     assert math.copysign(1, statistics_of([1.0], [[-0.0]]).negative_score.minimum) == 1
 
 
+def test_values_that_are_not_finite_are_left_out():
+    scores = statistics_of([0.9, math.inf], [[math.inf, 0.5, 0.25, -math.inf, NAN], [0.5]])
+    assert (scores.negative_score.count, scores.negative_score.minimum, scores.negative_score.maximum) == (3, 0.25, 0.5)
+    assert (scores.positive_score.count, scores.difference.count, scores.negatives) == (1, 2, 6)
+
+
 def test_positive_not_best_is_a_share_of_the_mined_rows():
     assert statistics_of([0.5, 0.5, 0.5, NAN], [[]] * 4, [0.6, 0.5, NAN, NAN]).positive_not_best == 1 / 3
     assert statistics_of([0.5], [[]]).positive_not_best is None
@@ -198,6 +204,7 @@ def test_the_top_score_is_optional_in_every_chunk():
     whole, part = make_columns(10), make_columns(10, seed=1)
     del part["top_score"]
     assert compute_statistics([whole, part]).positive_not_best is None
+    assert compute_statistics([part, whole]).positive_not_best is None
     assert compute_statistics(as_dataset(part)).positive_not_best is None
 
 
@@ -314,6 +321,13 @@ def test_no_sentence_up_to_the_threshold(kind, count, value):
     columns = {"positives": positives, "negatives": negatives, "tops": [0.1] * 100}
     columns[kind] = change(columns[kind], count, value)
     assert statistics_of(*columns.values()).diagnoses == ()
+
+
+def test_a_pile_of_zeros_has_one_sentence():
+    positives, negatives = healthy()
+    found = statistics_of(positives, change(negatives, 50, lambda row: [0.3 + row / 997, 0.0])).diagnoses
+    assert len(found) == 1
+    assert found[0].startswith("50 of 200 (25.0%) negatives score exactly 0")
 
 
 def test_few_scores_are_no_pile_up():

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hn_datasets.errors import ArgumentError, TeacherError, VectorError
+from hn_datasets.errors import ArgumentError, TeacherError, TextError, VectorError
 from hn_datasets.teachers.base import Floats, Role
 from hn_datasets.texts import Digests, digest_of, digest_texts, find
 
@@ -16,7 +16,7 @@ UNIT_TOLERANCE = 1e-3
 """How far from 1 the length of a unit vector may be; vectors stored as float16 or bfloat16 stay within."""
 
 Vectors = Any
-"""An array, a nested list, a dataset column, or the path of a ``.npy`` file; shape ``[n, d]``."""
+"""An array, a tensor, a nested list, a dataset column, or the path of a ``.npy`` file; shape ``[n, d]``."""
 
 
 class PrecomputedTeacher:
@@ -30,8 +30,9 @@ class PrecomputedTeacher:
 
     Raises:
         VectorError: numbers of texts and vectors differ, dimensions differ, a value is NaN or infinite, a vector does
-            not have unit length, or one text has two different vectors.
-        ArgumentError: ``normalize`` with ``similarity="dot"``.
+            not have unit length, one text has two different vectors, or a file cannot be read.
+        TextError: a text is no string.
+        ArgumentError: ``normalize`` with ``similarity="dot"``, or no pair of texts and vectors.
     """
 
     def __init__(
@@ -51,8 +52,8 @@ class PrecomputedTeacher:
         unit: bool | None = normalize if similarity == "cosine" else None
         self.similarity: Literal["cosine", "dot"] = similarity
         self._tables: dict[Role, tuple[Digests, Floats]] = {
-            "anchor": _table("queries", *queries, normalize=unit),
-            "passage": _table("passages", *passages, normalize=unit),
+            "anchor": _table("queries", queries, normalize=unit),
+            "passage": _table("passages", passages, normalize=unit),
         }
         dimensions = {role: vectors.shape[1] for role, (_, vectors) in self._tables.items()}
         if len(set(dimensions.values())) > 1:
@@ -118,16 +119,15 @@ class PrecomputedTeacher:
         self.__dict__.update(PrecomputedTeacher.from_spec(state["spec"]).__dict__)
 
 
-def _table(name: str, texts: Sequence[str], vectors: Vectors, *, normalize: bool | None) -> tuple[Digests, Floats]:
+def _table(name: str, given: Any, *, normalize: bool | None) -> tuple[Digests, Floats]:
     """Check vectors and sort them by the digests of their texts."""
-    if isinstance(vectors, (str, Path)):
-        vectors = np.load(vectors, mmap_mode="r")
-    elif not isinstance(vectors, np.ndarray):
-        vectors = list(vectors)
-    try:
-        array: Floats = np.array(vectors, dtype=np.float32)
-    except ValueError:
-        raise VectorError(f"Expected {name} with vectors of one dimension, got rows of different lengths.") from None
+    if not isinstance(given, (tuple, list)) or len(given) != 2 or isinstance(given[0], str):
+        raise ArgumentError(f"Expected {name} as (texts, vectors), got {type(given).__name__}; give a pair.")
+    texts: list[Any] = list(given[0])
+    wrong = next((row for row, text in enumerate(texts) if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise TextError(f"Expected strings as texts of {name}, got {type(texts[wrong]).__name__} in row {wrong}.")
+    array = _read(name, given[1])
     if array.ndim != 2 or len(array) != len(texts) or not array.size:
         raise VectorError(f"Expected {name} with vectors of shape [{len(texts)}, d], got {list(array.shape)}.")
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
@@ -143,6 +143,24 @@ def _table(name: str, texts: Sequence[str], vectors: Vectors, *, normalize: bool
         row = int(np.flatnonzero((array[first][inverse] != array).any(axis=1))[0])
         raise VectorError(f"Expected one vector per text in {name}, got two for {texts[row][:60]!r}; keep one of them.")
     return known, array[first]
+
+
+def _read(name: str, vectors: Vectors) -> Floats:
+    """Return vectors as a float32 array, of whatever shape they have."""
+    try:
+        if isinstance(vectors, (str, Path)):
+            vectors = np.load(vectors, mmap_mode="r")
+        elif hasattr(vectors, "detach"):  # a torch tensor, which may lie on another device
+            vectors = vectors.detach().float().cpu().numpy()
+        elif not isinstance(vectors, np.ndarray):
+            vectors = list(vectors)
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused
+            return np.array(vectors, dtype=np.float32)
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise VectorError(
+            f"Expected {name} with vectors as rows of numbers, all of one length, got something else ({reason})."
+        ) from error
 
 
 def _unit(name: str, array: Floats, normalize: bool) -> Floats:

@@ -1,0 +1,201 @@
+"""The store loses nothing: kills, damage, a full disk, two writers."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hn_datasets.errors import ArgumentError, DamagedShardWarning, StoreError, VectorError
+from hn_datasets.store import EmbeddingStore, VectorSpace, check_vectors
+from hn_datasets.texts import Corpus, digest_texts
+from tests.teachers import HashTeacher
+
+TEXTS = [f"text number {number}" for number in range(300)]
+
+SCRIPT = """
+import resource, signal, sys
+import pyarrow as pa
+import hn_datasets.store as module
+from hn_datasets.texts import digest_texts
+from tests.teachers import HashTeacher
+directory, log, shard, die_after, limit, dimension = sys.argv[1:]
+module.SHARD_TEXTS = int(shard)
+if int(limit):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+texts = [f"text number {number}" for number in range(300)]
+teacher = HashTeacher(int(dimension), log=log, die_after=int(die_after) if die_after != "-" else None)
+module.EmbeddingStore(directory).embed(teacher, "passage", pa.array(texts), digest_texts(texts))
+print("finished")
+"""
+
+
+def start(directory, log, *, shard=20, die_after="-", limit=0, dimension=8):
+    arguments = [str(part) for part in (directory, log, shard, die_after, limit, dimension)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], stdout=pipe, stderr=pipe, text=True)
+
+
+def embed(directory, texts=TEXTS, **options):
+    teacher = HashTeacher(**options)
+    store = EmbeddingStore(directory)
+    store.embed(teacher, "passage", pa.array(texts), digest_texts(texts))
+    return store, teacher
+
+
+def test_vectors_come_back_bit_for_bit_and_are_encoded_once(tmp_path):
+    _, teacher = embed(tmp_path)
+    store = EmbeddingStore(tmp_path)
+    assert (store.vectors(teacher, "passage", TEXTS[::-1]) == teacher.encode(TEXTS[::-1], "passage")).all()
+    _, again = embed(tmp_path, [*TEXTS, "one more", "one more"], log=tmp_path / "log")
+    assert (tmp_path / "log").read_text().splitlines() == ["one more"]
+    assert again.calls == 1
+
+
+def test_a_killed_run_loses_at_most_one_shard(tmp_path):
+    log = tmp_path / "log"
+    process = start(tmp_path / "store", log, die_after=7)
+    assert process.communicate()[0] == ""
+    assert process.returncode == -9
+    kept = len(VectorSpace(tmp_path / "store/embeddings/v1" / HashTeacher().space("passage"), 8))
+    assert kept == 7 * 20
+    assert start(tmp_path / "store", log).communicate()[0] == "finished\n"
+    assert len(log.read_text().splitlines()) == 300
+
+
+def test_two_processes_fill_one_store(tmp_path):
+    both = [start(tmp_path / "store", tmp_path / name) for name in ("one", "two")]
+    assert [process.communicate()[0] for process in both] == ["finished\n"] * 2
+    store = EmbeddingStore(tmp_path / "store")
+    teacher = HashTeacher()
+    assert len(store.space(teacher, "passage")) == 300
+    assert (store.vectors(teacher, "passage", TEXTS) == teacher.encode(TEXTS, "passage")).all()
+
+
+def test_a_full_disk_is_a_clear_error_and_the_store_still_opens(tmp_path):
+    process = start(tmp_path / "store", tmp_path / "log", shard=30, dimension=8)
+    process.communicate()
+    whole = sum(path.stat().st_size for path in (tmp_path / "store").rglob("*.arrow"))
+    full = start(tmp_path / "full", tmp_path / "log2", shard=30, dimension=512, limit=whole)
+    _, errors = full.communicate()
+    assert full.returncode == 1
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("hn_datasets.errors.StoreError")
+    assert "File too large" in last
+    assert "HN_DATASETS_CACHE" in last
+    assert not list((tmp_path / "full").rglob(".writing-*"))
+    store, teacher = embed(tmp_path / "full", dimension=512)
+    assert (store.vectors(teacher, "passage", TEXTS) == teacher.encode(TEXTS, "passage")).all()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_fills_up_keeps_the_shards_before(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], check=False).returncode:
+        pytest.skip("this machine does not let a test mount a tmpfs")
+    try:
+        full = start(small / "store", tmp_path / "log", shard=30, dimension=512)
+        _, errors = full.communicate()
+        assert "No space left on device" in errors.strip().splitlines()[-1]
+        kept = len(VectorSpace(small / "store/embeddings/v1" / HashTeacher(512).space("passage"), 512))
+        assert 0 < kept < 300
+        assert kept % 30 == 0
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
+def test_a_damaged_shard_is_named_and_encoded_again(tmp_path, damage):
+    embed(tmp_path)
+    (shard,) = tmp_path.rglob("*.arrow")
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes({"flip": bytes(data), "truncate": bytes(data[:-50]), "empty": b""}[damage])
+    with pytest.warns(DamagedShardWarning, match=shard.name):
+        store, teacher = embed(tmp_path, log=tmp_path / "log")
+    assert len((tmp_path / "log").read_text().splitlines()) == 300
+    assert (store.vectors(teacher, "passage", TEXTS) == teacher.encode(TEXTS, "passage")).all()
+
+
+def test_the_matrix_has_the_order_of_the_corpus_and_is_made_again_when_damaged(tmp_path):
+    store, teacher = embed(tmp_path)
+    corpus = Corpus.build([pa.array(TEXTS)], tmp_path / "corpora")
+    expected = teacher.encode(corpus.texts(np.arange(300)), "passage")
+    assert (store.matrix(teacher, corpus) == expected).all()
+    (file,) = tmp_path.rglob("*.npy")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    assert (EmbeddingStore(tmp_path).matrix(teacher, corpus) == expected).all()
+
+
+def test_vectors_of_a_stream_are_not_kept(tmp_path):
+    store, teacher = embed(tmp_path, TEXTS[:5])
+    vectors = store.vectors(teacher, "passage", ["new", TEXTS[2], "new"])
+    assert (vectors == teacher.encode(["new", TEXTS[2], "new"], "passage")).all()
+    assert len(EmbeddingStore(tmp_path).space(teacher, "passage")) == 5
+
+
+def test_a_text_without_a_vector_is_not_made_up(tmp_path):
+    store, teacher = embed(tmp_path, TEXTS[:5])
+    with pytest.raises(VectorError, match="1 of 2 have none"):
+        store.space(teacher, "passage").vectors(digest_texts([TEXTS[0], "unknown"]))
+
+
+def test_odd_texts_have_vectors_of_their_own(tmp_path):
+    odd = ["a\x00", "a", "a\x00\x00", "x" * 100_000, "\u200b"]
+    store, teacher = embed(tmp_path, odd)
+    assert (store.vectors(teacher, "passage", odd) == teacher.encode(odd, "passage")).all()
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (np.zeros((1, 3)), r"shape \[2, 3\].*got \[1, 3\]"),
+        (np.zeros((2, 4)), r"shape \[2, 3\].*got \[2, 4\]"),
+        (np.array([[0, 0, 0], [0, np.nan, 0]]), "1 of 2 texts, first 'second'"),
+        (np.array([[np.inf, 0, 0], [0, 0, 0]]), "1 of 2 texts, first 'first'"),
+    ],
+)
+def test_vectors_that_are_none_are_refused(vectors, message):
+    with pytest.raises(VectorError, match=message):
+        check_vectors(vectors, ["first", "second"], 3)
+
+
+def test_the_store_lists_and_prunes_what_it_holds(tmp_path):
+    store, _ = embed(tmp_path, name="one")
+    embed(tmp_path, TEXTS[:10], name="two")
+    assert {info.description["teacher"]["name"] for info in store.spaces()} == {"one", "two"}
+    assert sum(info.num_bytes for info in store.spaces()) <= store.num_bytes
+    with pytest.raises(ArgumentError, match="got 'zz', which 0 have"):
+        store.prune(address="zz")
+    with pytest.raises(ArgumentError, match="either"):
+        store.prune()
+    assert store.prune(unused_days=1) == 0
+    one = HashTeacher(name="one")
+    assert store.prune(address=one.space("passage")[:8]) > 0
+    assert [info.description["teacher"]["name"] for info in store.spaces()] == ["two"]
+    store.prune(unused_days=0)
+    assert store.num_bytes == 0
+
+
+def test_leftovers_of_a_killed_writer_do_no_harm_and_are_pruned(tmp_path):
+    store, teacher = embed(tmp_path)
+    leftover = store.space(teacher, "passage").directory / ".writing-abc"
+    leftover.write_bytes(b"half a shard")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(EmbeddingStore(tmp_path).space(teacher, "passage")) == 300
+    store.prune(unused_days=0)
+    assert not leftover.exists()
+
+
+def test_a_directory_that_cannot_be_written_is_a_clear_error(tmp_path):
+    (tmp_path / "embeddings").write_text("a file where a folder has to be")
+    with pytest.raises(StoreError, match="Could not write"):
+        embed(tmp_path)
