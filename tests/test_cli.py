@@ -1,0 +1,161 @@
+"""The command line, as its users meet it."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from datasets import Dataset, DatasetDict, load_dataset
+
+from hn_datasets.cli import main
+from hn_datasets.display import render_row
+from hn_datasets.recipe import Recipe
+from tests.test_map import PAIRS
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    Dataset.from_list(PAIRS).to_json(str(path))
+    return str(path)
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_mine_writes_data_and_recipe_and_prints_the_statistics(source, tmp_path, minilm_path):
+    out = tmp_path / "mined"
+    done = call("mine", source, "--teacher", minilm_path, "--method", "topk-percpos", "--margin", 0.95,
+                "--num-negatives", 3, "--output", out)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("Metric")
+    assert "Seconds: collect" in done.stderr
+    mined = load_dataset(str(out), split="train")
+    assert mined.column_names[:3] == ["query", "answer", "negatives"]
+    assert len(mined) == len(PAIRS)
+    assert Recipe.from_json((out / "recipe.json").read_text()).num_negatives == 3
+    again = tmp_path / "again"
+    assert call("mine", source, "--config", out / "recipe.json", "--output", again).exit_code == 0
+    assert load_dataset(str(again), split="train").to_dict() == mined.to_dict()
+    assert (
+        call("mine", source, "--config", out / "recipe.json", "--margin", 0.5, "--output", tmp_path / "o").exit_code
+        == 0
+    )
+    other = load_dataset(str(tmp_path / "o"), split="train")
+    assert max(scores[0] for scores in other["negative_scores"] if scores) < 0.5
+
+
+def test_mine_with_bm25_keeps_splits_and_prints_json(tmp_path):
+    splits = DatasetDict({"train": Dataset.from_list(PAIRS), "test": Dataset.from_list(PAIRS[:4])})
+    splits.save_to_disk(str(tmp_path / "saved"))
+    done = call("mine", tmp_path / "saved", "--teacher", "bm25", "--tokenizer", "char-bigrams", "--json",
+                "--output", tmp_path / "mined")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["rows"] == len(PAIRS) + 4
+    assert "0.5002" in done.stderr
+    assert {name: len(split) for name, split in load_dataset(str(tmp_path / "mined")).items()} == {
+        "train": 32,
+        "test": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--teacher", "bm25", "--anchor-column", "qeury"], "'qeury'.*query (string)"),
+        (["--teacher", "no/such-model"], "HF_HUB_OFFLINE"),
+        (["--teacher", "bm25", "--margin", "95"], "write 95 % as 0.95"),
+        (["--teacher", "bm25", "--method", "topk", "--margin", "0.5"], "has no margin"),
+        (["--teacher", "bm25", "--precision", "float32"], "--precision has no effect"),
+        (["--teacher", "x", "--tokenizer", "kiwi"], "--tokenizer has no effect"),
+        (["--teacher", "bm25", "--pool", "20"], "pool has no effect"),
+        (["--teacher", "bm25", "--num-negatives", "0"], "num_negatives of at least 1"),
+        (["--teacher", "bm25", "--corpus", "missing.jsonl"], "nothing is there"),
+        (["--teacher", "bm25", "--revision", "main"], "no effect on the local source"),
+        (["--teacher", "bm25", "--tokenizer", "no/such-tokenizer"], "no/such-tokenizer"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line_and_exit_status_1(source, tmp_path, options, message):
+    done = call("mine", source, "--output", tmp_path / "mined", *options)
+    assert done.exit_code == 1
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("Warning")]
+    assert re.match("Error: .*" + ".*".join(map(re.escape, message.split(".*"))), line)
+    assert done.stdout == ""
+    assert not (tmp_path / "mined").exists()
+
+
+def test_missing_sources_empty_texts_and_taken_folders(source, tmp_path):
+    missing = call("mine", tmp_path / "none.jsonl", "--teacher", "bm25", "--output", tmp_path / "mined")
+    assert (missing.exit_code, missing.stderr.count("\n")) == (1, 1)
+    Dataset.from_list([*PAIRS, {"query": " ", "answer": "x"}]).to_json(str(tmp_path / "empty.jsonl"))
+    empty = call("mine", tmp_path / "empty.jsonl", "--teacher", "bm25", "--output", tmp_path / "mined")
+    assert "1 rows (32)" in empty.stderr
+    skipped = call(
+        "mine", tmp_path / "empty.jsonl", "--teacher", "bm25", "--on-empty", "skip", "--output", tmp_path / "m"
+    )
+    assert skipped.exit_code == 0
+    taken = call("mine", source, "--teacher", "bm25", "--output", tmp_path)
+    assert "holds something else" in taken.stderr
+    twice = call("mine", source, "--teacher", "bm25", "--output", tmp_path / "m")
+    assert "--overwrite" in twice.stderr
+    assert call("mine", source, "--teacher", "bm25", "--overwrite", "--output", tmp_path / "m").exit_code == 0
+
+
+def test_wrong_usage_is_exit_status_2(source, tmp_path):
+    assert call("mine", source, "--output", tmp_path / "mined").exit_code == 2
+    assert call("mine", source, "--teacher", "bm25", "--method", "best", "--output", tmp_path / "mined").exit_code == 2
+    assert call("mien").exit_code == 2
+
+
+def test_the_cache_is_listed_and_pruned(source, tmp_path, minilm_path, monkeypatch):
+    monkeypatch.setenv("HN_DATASETS_CACHE", str(tmp_path / "cache"))
+    call("mine", source, "--teacher", minilm_path, "--output", tmp_path / "mined")
+    listed = json.loads(call("cache", "--json").stdout)
+    assert [space["teacher"] for space in listed["spaces"]] == [str(minilm_path)]
+    assert listed["bytes"] > 0
+    assert listed["spaces"][0]["address"][:12] in call("cache").stdout
+    assert call("cache", "--prune", "zzzz").exit_code == 1
+    assert call("cache", "--prune-days", 0).exit_code == 0
+    assert json.loads(call("cache", "--json").stdout)["bytes"] == 0
+
+
+@pytest.mark.parametrize("command", ["demo", "mine", "cache"])
+def test_every_command_has_an_example_that_its_options_accept(command):
+    text = call(command, "--help").stdout
+    examples = [line.strip() for line in text.splitlines() if line.strip().startswith("hn-datasets ")]
+    assert examples
+    for example in examples:
+        arguments = shlex.split(example)[1:]
+        assert arguments[0] == command
+        main.commands[command].make_context(command, arguments[1:])
+
+
+def test_the_installed_command_is_quiet_when_nobody_watches(source, tmp_path):
+    arguments = ["mine", source, "--teacher", "bm25", "--output", str(tmp_path / "mined")]
+    run = [sys.executable, "-c", "from hn_datasets.cli import main; main()", *arguments]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Metric")
+    assert "%|" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_row_is_shown_with_its_scores():
+    row = {
+        "query": "What is the\ncard limit?",
+        "answer": ["It is 500.", "x" * 300],
+        "positive_score": 0.75,
+        "negatives": ["The loan limit is 900. " * 20],
+        "negative_scores": [0.5],
+    }
+    text = render_row(row, "query", "answer", width=60)
+    assert "anchor" in text
+    assert "What is the card limit?" in text
+    assert text.count("0.7500") == 2
+    assert "0.5000" in text
+    assert max(map(len, text.splitlines())) <= 60
+    empty = {**row, "negatives": [], "negative_scores": []}
+    assert "no passage of the corpus qualifies" in render_row(empty, "query", "answer")

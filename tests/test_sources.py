@@ -1,0 +1,155 @@
+"""Reading sources and corpora, and writing what was mined."""
+
+import pytest
+from datasets import Dataset, DatasetDict, IterableDataset, load_dataset
+
+from hn_datasets import HardNegativeMiner, TopK
+from hn_datasets.columns import iter_pairs, iter_passages, resolve_columns
+from hn_datasets.errors import ArgumentError, ColumnError, DataSourceError, TextError
+from hn_datasets.recipe import Recipe
+from hn_datasets.record import MiningRecord
+from hn_datasets.sources import load_source, write_mined
+from tests.teachers import HashTeacher
+
+ROWS = {"n": [1, 2, 3], "query": ["a", "b", "c"], "answer": ["x", "y", "z"]}
+DATASET = Dataset.from_dict(ROWS)
+
+
+def write(path):
+    if path.suffix == ".parquet":
+        DATASET.to_parquet(str(path))
+    elif path.suffix == ".jsonl":
+        DATASET.to_json(str(path))
+    elif path.suffix == ".csv":
+        DATASET.to_csv(str(path))
+    else:
+        DATASET.save_to_disk(str(path))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.jsonl", "rows.csv", "folder", "odd [name]*.jsonl"])
+def test_local_sources_are_read(tmp_path, name):
+    loaded = load_source(write(tmp_path / name))
+    assert loaded.to_dict() == ROWS
+
+
+def test_splits_of_local_sources(tmp_path):
+    DatasetDict({"train": DATASET, "test": DATASET.select([0])}).save_to_disk(str(tmp_path / "both"))
+    assert len(load_source(str(tmp_path / "both"), split="test")) == 1
+    assert set(load_source(str(tmp_path / "both"))) == {"train", "test"}
+    with pytest.raises(DataSourceError, match="train, test, got 'dev'"):
+        load_source(str(tmp_path / "both"), split="dev")
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "error", "message"),
+    [
+        (lambda folder: str(folder / "missing.parquet"), {}, DataSourceError, "no such file"),
+        (lambda folder: "a b/c d/e", {}, DataSourceError, "Hub id or an existing path"),
+        (lambda folder: write(folder / "x.jsonl"), {"revision": "main"}, ArgumentError, "no effect on the local"),
+        (lambda folder: write(folder / "saved"), {"split": "train"}, ArgumentError, "without splits"),
+    ],
+)
+def test_sources_that_cannot_be_read(tmp_path, make, options, error, message):
+    with pytest.raises(error, match=message) as raised:
+        load_source(make(tmp_path), **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_damaged_or_other_file_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(DataSourceError, match=r"\.parquet, \.jsonl"):
+        load_source(str(tmp_path / "a.txt"))
+    (tmp_path / "a.parquet").write_text("no parquet")
+    with pytest.raises(DataSourceError, match="Could not read"):
+        load_source(str(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize("as_splits", [False, True])
+def test_what_is_written_is_read_back(tmp_path, as_splits):
+    source = DatasetDict({"train": DATASET, "test": DATASET.select([1])}) if as_splits else DATASET
+    miner = HardNegativeMiner.from_dataset(
+        source, teacher=HashTeacher(), method=TopK(), num_negatives=1, store=tmp_path
+    )
+    mined = source.map(miner, batched=True)
+    write_mined(mined, MiningRecord.of(mined, miner), tmp_path / "out")
+    back = load_dataset(str(tmp_path / "out"))
+    expected = mined if as_splits else {"train": mined}
+    assert {name: split.to_dict() for name, split in back.items()} == {n: s.to_dict() for n, s in expected.items()}
+    assert Recipe.from_json((tmp_path / "out/recipe.json").read_text()) == miner.recipe
+    assert MiningRecord.read(tmp_path / "out").statistics == MiningRecord.of(mined, miner).statistics
+    with pytest.raises(ArgumentError, match="--overwrite"):
+        write_mined(mined, MiningRecord.of(mined, miner), tmp_path / "out")
+    write_mined(mined, MiningRecord.of(mined, miner), tmp_path / "out", overwrite=True)
+
+
+def test_a_folder_with_something_else_is_never_replaced(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep me")
+    with pytest.raises(ArgumentError, match="holds something else"):
+        write_mined(DATASET, None, tmp_path, overwrite=True)
+    assert (tmp_path / "mine.txt").read_text() == "keep me"
+
+
+def test_columns_are_the_first_two_texts_unless_named():
+    assert resolve_columns(DATASET, None, None) == ("query", "answer")
+    assert resolve_columns(DATASET, "answer", None) == ("answer", "query")
+    assert resolve_columns(DatasetDict({"train": DATASET}), None, "query") == ("answer", "query")
+    generated = IterableDataset.from_generator(lambda: iter([{"q": "a", "p": ["b"]}]))
+    assert resolve_columns(generated, None, None) == ("q", "p")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "names", "error", "message"),
+    [
+        (DATASET, ("qery", None), ColumnError, "'qery'"),
+        (DATASET, ("n", None), ColumnError, "strings in column 'n', got int64"),
+        (DATASET, (None, "n"), ColumnError, "strings or lists of strings in column 'n'"),
+        (DATASET, ("query", "query"), ColumnError, "two different columns"),
+        (DATASET.select_columns(["n", "query"]), (None, None), ColumnError, "two text columns"),
+        (DatasetDict(), (None, None), ArgumentError, "at least one split"),
+        ([1], (None, None), ArgumentError, "got list"),
+    ],
+)
+def test_columns_that_cannot_be_used(dataset, names, error, message):
+    with pytest.raises(error, match=message):
+        resolve_columns(dataset, *names)
+
+
+def test_an_empty_dataset_is_refused():
+    with pytest.raises(TextError, match="rows"):
+        columns = resolve_columns(DATASET.select([]), None, None)
+        list(iter_pairs(DATASET.select([]), *columns, "error"))
+
+
+@pytest.mark.parametrize("kind", ["list", "dataset", "stream", "parquet", "jsonl"])
+def test_a_corpus_of_every_kind(tmp_path, kind):
+    texts = [f"passage {number}" for number in range(2500)]
+    dataset = Dataset.from_dict({"id": list(range(2500)), "text": texts})
+    if kind == "parquet":
+        dataset.to_parquet(str(tmp_path / "c.parquet"))
+    if kind == "jsonl":
+        dataset.to_json(str(tmp_path / "c.jsonl"))
+    corpus = {"list": texts, "dataset": dataset, "stream": dataset.to_iterable_dataset()}
+    chunks = iter_passages(corpus.get(kind, tmp_path / f"c.{kind}"), None, "error")
+    assert [text for chunk in chunks for text in chunk.to_pylist()] == texts
+
+
+@pytest.mark.parametrize(
+    ("corpus", "column", "error", "message"),
+    [
+        (["a", 3], None, TextError, "got int"),
+        (["a"], "text", ArgumentError, "no effect on a list"),
+        (DATASET, None, ColumnError, "corpus_column_name"),
+        (DATASET, "n", ColumnError, "named 'n'"),
+        ("corpus.txt", None, ArgumentError, r"\.parquet"),
+        ("missing.parquet", None, DataSourceError, "nothing is there"),
+    ],
+)
+def test_a_corpus_that_cannot_be_read(corpus, column, error, message):
+    with pytest.raises(error, match=message):
+        list(iter_passages(corpus, column, "error"))
+
+
+def test_texts_that_are_no_unicode_are_refused_early():
+    with pytest.raises(TextError):
+        list(iter_passages(["fine", "\ud800"], None, "error"))
