@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from hn_datasets import __version__
 from hn_datasets.demo import run_demo
-from hn_datasets.display import render_row
+from hn_datasets.display import pick_rows, render_row
 from hn_datasets.errors import ArgumentError, HNDatasetsError
 from hn_datasets.methods import METHODS, method_from_dict, method_from_name
 from hn_datasets.miner import HardNegativeMiner
@@ -74,7 +74,7 @@ def demo(output: Path) -> None:
     start = time.perf_counter()
     record, mined = run_demo(output)
     click.echo(record.statistics.to_table())
-    for row in (mined[len(mined) * part // 4] for part in (1, 2, 3)):
+    for row in (mined[number] for number in pick_rows(mined)):
         click.echo("\n" + render_row(row, record.recipe.anchor_column_name, record.recipe.positive_column_name))
     click.echo(f'\n{len(mined):,} rows: load_dataset("{output}", split="train")')
     click.echo(f"Mined in {time.perf_counter() - start:.0f} s.", err=True)

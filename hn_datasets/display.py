@@ -6,6 +6,18 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from datasets import Dataset
+
+SHOWN_SHARES = (0.9, 0.5, 0.1)
+
+
+def pick_rows(mined: Dataset) -> list[int]:
+    """Return the numbers of three rows: with a high, a middling and a low positive score (90 %, 50 % and 10 %)."""
+    scores = np.asarray(mined.with_format("numpy")["positive_score"][:])
+    order = np.argsort(scores, kind="stable")[: np.count_nonzero(np.isfinite(scores))]
+    return [int(order[int(share * (len(order) - 1))]) for share in SHOWN_SHARES] if len(order) else []
+
 
 def render_row(row: Mapping[str, Any], anchor: str, positive: str, *, width: int = 100, lines: int = 2) -> str:
     """Return one mined row: anchor, positive and negatives, each with its score.

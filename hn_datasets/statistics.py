@@ -161,7 +161,9 @@ class MiningStatistics:
             )
         if self.skipped_rows:
             yield f"{self.skipped_rows:,} of them were skipped as empty."
-        if self.positive_not_best is not None:
+        if (
+            self.positive_not_best is not None and self.positive_not_best <= NOT_BEST_SHARE
+        ):  # above, a diagnosis says it
             yield f"In {self.positive_not_best:.2%} of rows another passage scores higher than the positive."
         yield from self.diagnoses
 

@@ -11,9 +11,11 @@ from click.testing import CliRunner
 from datasets import Dataset, DatasetDict, load_dataset
 
 from hn_datasets.cli import main
-from hn_datasets.display import render_row
+from hn_datasets.display import pick_rows, render_row
 from hn_datasets.recipe import Recipe
 from tests.test_map import PAIRS
+
+pytestmark = pytest.mark.filterwarnings("default::hn_datasets.errors.WeakTeacherWarning")
 
 
 @pytest.fixture
@@ -124,10 +126,13 @@ def test_the_cache_is_listed_and_pruned(source, tmp_path, minilm_path, monkeypat
 
 
 @pytest.mark.parametrize("command", ["demo", "mine", "cache"])
-def test_every_command_has_an_example_that_its_options_accept(command):
+def test_every_command_has_an_example_that_its_options_accept(command, tmp_path, monkeypatch):
     text = call(command, "--help").stdout
     examples = [line.strip() for line in text.splitlines() if line.strip().startswith("hn-datasets ")]
     assert examples
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mined").mkdir()
+    (tmp_path / "mined/recipe.json").write_text("{}")
     for example in examples:
         arguments = shlex.split(example)[1:]
         assert arguments[0] == command
@@ -159,3 +164,9 @@ def test_a_row_is_shown_with_its_scores():
     assert max(map(len, text.splitlines())) <= 60
     empty = {**row, "negatives": [], "negative_scores": []}
     assert "no passage of the corpus qualifies" in render_row(empty, "query", "answer")
+
+
+def test_rows_with_high_middling_and_low_positive_scores_are_shown():
+    scores = [0.5, float("nan"), 0.1, 0.9, 0.3, 0.7, 0.2, 0.6, 0.8, 0.4, 0.0, 1.0]
+    assert [scores[number] for number in pick_rows(Dataset.from_dict({"positive_score": scores}))] == [0.9, 0.5, 0.1]
+    assert pick_rows(Dataset.from_dict({"positive_score": [float("nan")]})) == []

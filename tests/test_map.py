@@ -1,4 +1,4 @@
-"""``map`` itself: its cache across processes, workers forked from a parent with torch, and what version a result has."""
+"""``map`` itself: its cache across processes, workers forked from a parent with torch, the version of a result."""
 
 import json
 import subprocess

@@ -22,8 +22,9 @@ ORDER = [
     "errors", "methods", "threads", "files", "texts", "columns", "recipe",
     "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.dense", "teachers.bm25",
     "teachers.ensemble", "teachers.loading", "teachers", "store", "scoring", "search", "sampling", "guards", "miner",
-    "formats", "statistics", "measurement", "card", "publish", "releases", "ray_engine",
-    "sources", "display", "demo", "cli",
+    "formats", "statistics", "measurement", "record", "sources",
+    "roles", "inventory", "checks", "changes", "opening", "report", "agreement", "audit",
+    "card_data", "markdown", "card", "plots", "publish", "releases", "ray_engine", "display", "demo", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH = ["methods", "statistics", "formats", "card"]
 TOP_LEVEL = {
