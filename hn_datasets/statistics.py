@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset
 
+from hn_datasets.batches import check_columns, count_items, find_skipped
 from hn_datasets.errors import ArgumentError
-from hn_datasets.formats import check_columns, count_items, find_skipped
 
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Chunk: TypeAlias = "Mapping[str, Any] | pa.Table"

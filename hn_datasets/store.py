@@ -59,7 +59,7 @@ class VectorSpace:
 
     def refresh(self) -> None:
         """Open the shards that have come since, from this process or another; drop and name damaged ones."""
-        self.__dict__.pop("_index", None)
+        self._forget()
         for path in sorted(self.directory.glob("*.arrow")):
             if path.name in self._shards:
                 continue
@@ -98,7 +98,7 @@ class VectorSpace:
             writer.write_table(table)
         path = write_checked(self.directory, "", ".arrow", [memoryview(sink.getvalue())])
         self._shards[path.name] = open_arrow(path)
-        self.__dict__.pop("_index", None)
+        self._forget()
 
     def vectors(self, digests: Digests) -> Floats:
         """Return the vectors of texts, shape ``[n, dimension]``, float32.
@@ -117,7 +117,12 @@ class VectorSpace:
             vectors[here] = self._blocks[number][rows[here]]
         return vectors
 
-    @property
+    def _forget(self) -> None:
+        """Drop what was derived from the shards before they changed."""
+        for name in ("_index", "_blocks"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
     def _blocks(self) -> list[Floats]:
         columns = [table["vector"].chunk(0) for table in self._shards.values()]
         return [column.flatten().to_numpy().reshape(-1, self.dimension) for column in columns]

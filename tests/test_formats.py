@@ -14,8 +14,10 @@ from sentence_transformers.sentence_transformer.trainer import SentenceTransform
 from sentence_transformers.util import mine_hard_negatives, resolve_ids
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from hn_datasets.batches import LABEL_COLUMNS, OUTPUT_FORMATS, TRAINABLE_FORMATS
 from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning
-from hn_datasets.formats import FILLED_ID, LABEL_COLUMNS, OUTPUT_FORMATS, TRAINABLE_FORMATS, format_dataset
+from hn_datasets.filling import FILLED_ID
+from hn_datasets.formats import format_dataset
 from hn_datasets.texts import normalise
 
 TEXT, TEXTS, NAN = Value("string"), List(Value("string")), float("nan")

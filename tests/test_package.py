@@ -20,9 +20,10 @@ PACKAGE = ROOT / "hn_datasets"
 # Each module imports only modules that stand before it. An __init__.py gathers names, and may import any.
 ORDER = [
     "errors", "methods", "threads", "files", "texts", "columns", "recipe",
-    "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.dense", "teachers.bm25",
+    "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.dense",
+    "teachers.bm25_index", "teachers.bm25",
     "teachers.ensemble", "teachers.loading", "teachers", "store", "scoring", "search", "sampling", "guards", "miner",
-    "formats", "statistics", "measurement", "record", "sources",
+    "batches", "filling", "layouts", "normalizing", "formats", "statistics", "measurement", "record", "sources",
     "roles", "inventory", "checks", "changes", "opening", "report", "agreement", "audit",
     "card_data", "markdown", "card", "plots", "publish", "releases", "ray_engine", "display", "demo", "cli",
 ]  # fmt: skip
