@@ -11,6 +11,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from hn_datasets.card import render_card
 from hn_datasets.columns import explain_unreadable
 from hn_datasets.errors import ArgumentError, DataSourceError, StoreError
 from hn_datasets.record import RECORD_FILE, MiningRecord
@@ -74,7 +75,7 @@ def describe_source(source: str, config_name: str | None, split: str | None, rev
 def write_mined(
     mined: Dataset | DatasetDict, record: MiningRecord, directory: Path, *, overwrite: bool = False
 ) -> None:
-    """Write a mined dataset as Parquet shards, with recipe and record, so that ``load_dataset(directory)`` reads it.
+    """Write a mined dataset as Parquet shards that ``load_dataset(directory)`` reads, with recipe, record and card.
 
     The folder appears whole or not at all.
 
@@ -94,6 +95,8 @@ def write_mined(
                 _write_shards(split, name, stage / "data")
             (stage / RECIPE_FILE).write_text(record.recipe.to_json() + "\n", encoding="utf-8")
             (stage / RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
+            card = render_card(record.recipe, record.statistics, record.rows, record.corpus, record.source)
+            (stage / "README.md").write_text(card, encoding="utf-8")
             if directory.exists():
                 shutil.rmtree(directory)
             stage.replace(directory)

@@ -23,9 +23,9 @@ ORDER = [
     "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.dense",
     "teachers.bm25_index", "teachers.bm25",
     "teachers.ensemble", "teachers.loading", "teachers", "store", "scoring", "search", "sampling", "guards", "miner",
-    "batches", "filling", "layouts", "normalizing", "formats", "statistics", "measurement", "record", "sources",
+    "batches", "filling", "layouts", "normalizing", "formats", "statistics", "measurement", "card", "record", "sources",
     "roles", "inventory", "checks", "changes", "opening", "report", "agreement", "audit",
-    "card_data", "markdown", "card", "plots", "publish", "releases", "ray_engine", "display", "demo", "cli",
+    "card_data", "markdown", "card_sections", "plots", "publish", "releases", "ray_engine", "display", "demo", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH = ["methods", "statistics", "formats", "card"]
 TOP_LEVEL = {

@@ -1,0 +1,72 @@
+"""The card: it loads the folder it stands in, and holds what the recipe and the statistics say."""
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict, load_dataset
+from huggingface_hub import DatasetCard
+
+from hn_datasets import HardNegativeMiner, TopKPercPos
+from hn_datasets.card import render_card
+from hn_datasets.recipe import Recipe
+from hn_datasets.record import MiningRecord
+from hn_datasets.sources import write_mined
+from hn_datasets.statistics import compute_statistics
+from tests.teachers import HashTeacher
+from tests.test_map import PAIRS
+
+STATISTICS = compute_statistics(
+    {"positive_score": np.array([0.5], np.float32), "negative_scores": [[0.25, 0.125]], "top_score": [0.75]}
+)
+
+
+def card(teacher=None, rows=1, source=None, **choices):
+    recipe = Recipe(teacher=teacher or {"type": "bm25", "variant": "okapi"}, **choices)
+    return render_card(recipe, STATISTICS, {"train": rows}, {"passages": 9}, source or {})
+
+
+def test_the_folder_loads_by_its_card_split_by_split(tmp_path):
+    splits = DatasetDict({"train": Dataset.from_list(PAIRS), "test": Dataset.from_list(PAIRS[:5])})
+    miner = HardNegativeMiner.from_dataset(splits, teacher=HashTeacher(), store=tmp_path / "store")
+    mined = splits.map(miner, batched=True)
+    write_mined(mined, MiningRecord.of(mined, miner, source={"path": "pairs.jsonl"}), tmp_path / "out")
+    assert {name: len(split) for name, split in load_dataset(str(tmp_path / "out")).items()} == {"train": 32, "test": 5}
+    data = DatasetCard.load(tmp_path / "out/README.md").data.to_dict()
+    assert data["size_categories"] == ["n<1K"]
+    assert data["tags"][-1] == "topk-percpos"
+
+
+def test_another_folder_of_the_same_name_gives_its_own_rows(tmp_path):
+    for number, rows in enumerate((PAIRS[:10], PAIRS[10:])):
+        dataset = Dataset.from_list(rows)
+        miner = HardNegativeMiner.from_dataset(dataset, teacher=HashTeacher(), store=tmp_path / "store")
+        mined = dataset.map(miner, batched=True)
+        write_mined(mined, MiningRecord.of(mined, miner), tmp_path / str(number) / "same-name")
+        write_mined(mined, MiningRecord.of(mined, miner), tmp_path / "replaced", overwrite=True)
+        for folder in (tmp_path / str(number) / "same-name", tmp_path / "replaced"):
+            assert load_dataset(str(folder), split="train")["query"][:] == [row["query"] for row in rows]
+
+
+def test_the_card_says_how_and_shows_the_statistics():
+    text = card(
+        {"type": "dense", "model": "BAAI/bge-m3", "query_prompt": "query: ", "precision": "bfloat16"},
+        method=TopKPercPos(0.9), sampling="softmax", seed=3, source={"repo_id": "me/pairs"},
+    )  # fmt: skip
+    said = ["`BAAI/bge-m3`", "`query:`", "`bfloat16`", "(percentage 0.9)", "| sampling | softmax |", "| seed | 3 |"]
+    for part in (*said, "of `me/pairs`", STATISTICS.to_table(), "9 distinct passages", "No estimate"):
+        assert part in text, part
+    assert r"`p - \|p\| * (1 - percentage)`" in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "category"),
+    [(999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (100_000, "100K<n<1M"), (10**6, "n>1M")],
+)
+def test_size_categories_are_those_of_the_hub(rows, category):
+    assert f"- {category}\n" in card(rows=rows)
+
+
+def test_a_name_cannot_break_the_card():
+    text = card({"type": "dense", "model": "a`b|c\n---\nlicense: mit"}, source={"path": "x|`y`\n# z"})
+    assert "\n---\nlicense" not in text
+    assert "\n# z" not in text
+    assert DatasetCard(text).data.to_dict().get("license") is None
