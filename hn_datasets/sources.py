@@ -11,9 +11,9 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from hn_datasets.card import render_card
 from hn_datasets.columns import explain_unreadable
 from hn_datasets.errors import ArgumentError, DataSourceError, StoreError
+from hn_datasets.readme import render_readme
 from hn_datasets.record import RECORD_FILE, MiningRecord
 
 READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
@@ -95,7 +95,7 @@ def write_mined(
                 _write_shards(split, name, stage / "data")
             (stage / RECIPE_FILE).write_text(record.recipe.to_json() + "\n", encoding="utf-8")
             (stage / RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
-            card = render_card(record.recipe, record.statistics, record.rows, record.corpus, record.source)
+            card = render_readme(record.recipe, record.statistics, record.rows, record.corpus, record.source)
             (stage / "README.md").write_text(card, encoding="utf-8")
             if directory.exists():
                 shutil.rmtree(directory)

@@ -34,8 +34,12 @@ STORE_VERSION = 1
 """Part of every address: a store of another version is left alone, never read wrongly."""
 
 SHARD_TEXTS = 4096
-SHARD_CHARACTERS = 1 << 20
-"""A shard ends at whichever comes first; on two cores that is about ten seconds of work for a small model."""
+SHARD_SECONDS = 20.0
+"""A shard ends at whichever comes first, so a kill loses less than half a minute of work."""
+
+CALL_TEXTS = 512
+CALL_CHARACTERS = 1 << 18
+"""What one call of the teacher gets at most: enough to fill its batches, little enough to look at the clock."""
 
 GATHER_ROWS = 8192
 
@@ -178,7 +182,7 @@ class EmbeddingStore:
         return self._spaces[address]
 
     def embed(self, encoder: Encoder, role: Role, texts: pa.Array | pa.ChunkedArray, digests: Digests) -> VectorSpace:
-        """Encode the texts that have no vector yet, longest first, a shard at a time.
+        """Encode the texts that have no vector yet, longest first, and write a shard every few seconds.
 
         Args:
             encoder: the teacher.
@@ -196,10 +200,11 @@ class EmbeddingStore:
         missing = missing[np.unique(digests[missing], return_index=True)[1]]
         if len(missing):
             self._describe(encoder, role)
-        with tqdm(total=len(missing), desc=f"Encoding {role}s", unit="text", disable=None) as progress:
-            for rows in _shards(missing, texts):
+        bar = tqdm(total=len(missing), desc=f"Encoding {role}s", unit="text", disable=None)
+        with bar as progress, _Shard(space) as shard:
+            for rows in _calls(missing, texts):
                 chunk = texts.take(pa.array(rows)).to_pylist()
-                space.add(digests[rows], check_vectors(encoder.encode(chunk, role), chunk, encoder.dimension))
+                shard.append(digests[rows], check_vectors(encoder.encode(chunk, role), chunk, encoder.dimension))
                 progress.update(len(rows))
         return space
 
@@ -340,14 +345,46 @@ def check_vectors(vectors: Any, texts: list[str], dimension: int) -> Floats:
     return array
 
 
-def _shards(missing: Ids, texts: pa.Array | pa.ChunkedArray) -> Iterator[Ids]:
-    """Cut the missing texts, longest first so that a batch holds similar lengths, into the rows of shards."""
+class _Shard:
+    """Collects vectors and writes them as shards; also when the block ends with an error, so that no work is lost."""
+
+    def __init__(self, space: VectorSpace) -> None:
+        self._space = space
+        self._begin()
+
+    def _begin(self) -> None:
+        self._digests: list[Digests] = []
+        self._vectors: list[Floats] = []
+        self._started = time.monotonic()
+
+    def append(self, digests: Digests, vectors: Floats) -> None:
+        """Take what one call of the teacher gave, and write a shard when there is enough or it has been long enough."""
+        self._digests.append(digests)
+        self._vectors.append(vectors)
+        if sum(map(len, self._digests)) >= SHARD_TEXTS or time.monotonic() - self._started >= SHARD_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        digests, vectors = self._digests, self._vectors
+        self._begin()  # first, so that a disk that is full is met once
+        if digests:
+            self._space.add(np.concatenate(digests), np.concatenate(vectors))
+
+    def __enter__(self) -> _Shard:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+
+
+def _calls(missing: Ids, texts: pa.Array | pa.ChunkedArray) -> Iterator[Ids]:
+    """Cut the missing texts, longest first so that a batch holds similar lengths, into the rows of calls."""
     lengths = pc.fill_null(pc.utf8_length(texts.take(pa.array(missing))), 0).to_numpy()
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        characters = np.cumsum(lengths[order[start : start + SHARD_TEXTS]])
-        stop = start + max(1, int(np.searchsorted(characters, SHARD_CHARACTERS, side="right")))
+        characters = np.cumsum(lengths[order[start : start + min(CALL_TEXTS, SHARD_TEXTS)]])
+        stop = start + max(1, int(np.searchsorted(characters, CALL_CHARACTERS, side="right")))
         yield missing[order[start:stop]]
         start = stop
 

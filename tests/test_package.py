@@ -21,13 +21,12 @@ PACKAGE = ROOT / "hn_datasets"
 ORDER = [
     "errors", "methods", "threads", "files", "texts", "columns", "recipe",
     "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.dense",
-    "teachers.bm25_index", "teachers.bm25",
-    "teachers.ensemble", "teachers.loading", "teachers", "store", "scoring", "search", "sampling", "guards", "miner",
-    "batches", "filling", "layouts", "normalizing", "formats", "statistics", "measurement", "card", "record", "sources",
-    "roles", "inventory", "checks", "changes", "opening", "report", "agreement", "audit",
-    "card_data", "markdown", "card_sections", "plots", "publish", "releases", "ray_engine", "display", "demo", "cli",
+    "teachers.bm25_index", "teachers.bm25", "teachers.ensemble", "teachers.loading", "teachers",
+    "store", "scoring", "search", "sampling", "guards", "miner",
+    "batches", "filling", "layouts", "normalizing", "formats", "statistics", "measurement", "readme", "record",
+    "sources", "card", "publish", "releases", "ray_engine", "display", "demo", "cli",
 ]  # fmt: skip
-WITHOUT_TORCH = ["methods", "statistics", "formats", "card"]
+WITHOUT_TORCH = ["methods", "statistics", "formats", "readme", "card"]
 TOP_LEVEL = {
     "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "constraints.txt",
     "hn_datasets", "cards", "tests", "notebooks",

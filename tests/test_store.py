@@ -67,6 +67,19 @@ def test_a_killed_run_loses_at_most_one_shard(tmp_path):
     assert len(log.read_text().splitlines()) == 300
 
 
+def test_an_interrupted_run_keeps_all_that_it_has_encoded(tmp_path):
+    class Interrupted(HashTeacher):
+        def encode(self, texts, role):
+            if self.calls == 1:
+                raise KeyboardInterrupt
+            return super().encode(texts, role)
+
+    many = [f"text number {number}" for number in range(1000)]
+    with pytest.raises(KeyboardInterrupt):
+        EmbeddingStore(tmp_path).embed(Interrupted(), "passage", pa.array(many), digest_texts(many))
+    assert len(EmbeddingStore(tmp_path).space(HashTeacher(), "passage")) == 512
+
+
 def test_two_processes_fill_one_store(tmp_path):
     both = [start(tmp_path / "store", tmp_path / name) for name in ("one", "two")]
     assert [process.communicate()[0] for process in both] == ["finished\n"] * 2

@@ -1,4 +1,4 @@
-"""The dataset card: a pure function of the recipe and the statistics."""
+"""The card of a mined folder, its ``README.md``: a pure function of the recipe and the statistics."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jinja2 import Environment, StrictUndefined
 from hn_datasets.recipe import Recipe
 from hn_datasets.statistics import MiningStatistics
 
-TEMPLATE = "dataset_card.md.j2"
+TEMPLATE = "mined_folder.md.j2"
 SIZE_CATEGORIES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 """The Hub's names for numbers of rows, by the number that they stay below."""
 
 
-def render_card(
+def render_readme(
     recipe: Recipe,
     statistics: MiningStatistics,
     rows: Mapping[str, int],

@@ -6,7 +6,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from huggingface_hub import DatasetCard
 
 from hn_datasets import HardNegativeMiner, TopKPercPos
-from hn_datasets.card import render_card
+from hn_datasets.readme import render_readme
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
 from hn_datasets.sources import write_mined
@@ -21,7 +21,7 @@ STATISTICS = compute_statistics(
 
 def card(teacher=None, rows=1, source=None, **choices):
     recipe = Recipe(teacher=teacher or {"type": "bm25", "variant": "okapi"}, **choices)
-    return render_card(recipe, STATISTICS, {"train": rows}, {"passages": 9}, source or {})
+    return render_readme(recipe, STATISTICS, {"train": rows}, {"passages": 9}, source or {})
 
 
 def test_the_folder_loads_by_its_card_split_by_split(tmp_path):
