@@ -1,18 +1,30 @@
 """Dense teachers: what their vectors are, and that no other model ever gets them."""
 
 import copy
+import gc
+import json
+import multiprocessing
 import pickle
 import shutil
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from datasets import Dataset, load_dataset
+from huggingface_hub import constants
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import InputModule
+from sentence_transformers.sentence_transformer.modules import Pooling
 
+from hn_datasets.cli import main
 from hn_datasets.errors import ArgumentError, MissingPromptWarning, TeacherError
 from hn_datasets.teachers.dense import DenseTeacher, digest_model
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
-from tests.use_module import UseModule
+from tests.static_model import make_static_model, save_static_model
+from tests.use_module import UseModule, save_use_model
 
 TEXTS = ["What is a hard negative?", "A passage that looks right and is not.", "금리가 올랐다", "x " * 400]
 
@@ -59,6 +71,7 @@ def test_all_that_decides_a_vector_is_in_its_address(model):
         DenseTeacher(model, query_prompt="query: "),
         DenseTeacher(model, max_seq_length=100),
         DenseTeacher(model, truncate_dim=128),
+        DenseTeacher(SentenceTransformer(modules=[model[0], Pooling(384, "cls")], device="cpu")),
         DenseTeacher(model, precision="bfloat16"),
     ]
     assert len({teacher.space("anchor") for teacher in variants}) == len(variants)
@@ -115,6 +128,8 @@ def test_a_model_that_cannot_be_loaded(tmp_path):
         ({"max_seq_length": 0}, "max_seq_length of at least 1"),
         ({"truncate_dim": 1000}, "truncate_dim of at most 384"),
         ({"revision": "main"}, "no effect on a loaded model"),
+        ({"trust_remote_code": True}, "no effect on a loaded model"),
+        ({"device": "cpu"}, "no effect on a loaded model"),
     ],
 )
 def test_arguments_out_of_range_or_without_effect(model, arguments, message):
@@ -150,19 +165,41 @@ def test_weights_that_changed_since_are_refused(minilm_path, model, tmp_path):
         teacher.encode(TEXTS, "anchor")
 
 
-def test_several_devices_give_the_same_vectors(minilm_path, reference):
-    teacher = DenseTeacher(minilm_path, precision="float32", device=["cpu", "cpu"])
-    np.testing.assert_allclose(teacher.encode(TEXTS, "passage"), reference, atol=1e-6)
+def _encode_in_worker(teacher, expected):
+    torch.set_num_threads(1)
+    np.testing.assert_allclose(teacher.encode(TEXTS, "passage"), expected, atol=1e-6)
     teacher.close()
 
 
-def test_other_similarities(model):
-    dot = copy.deepcopy(model)
-    dot.similarity_fn_name = "dot"
-    assert DenseTeacher(dot).similarity == "dot"
-    dot.similarity_fn_name = "euclidean"
+def test_several_devices_give_the_same_vectors_and_end_with_the_teacher(model):
+    """Texts are cut in the other processes too; a forked worker leaves them alone and encodes by itself."""
+    expected = DenseTeacher(model, max_seq_length=16).encode(TEXTS, "passage")
+    teacher = DenseTeacher(model, max_seq_length=16, device=["cpu", "cpu"])
+    np.testing.assert_allclose(teacher.encode(TEXTS, "passage"), expected, atol=1e-6)
+    assert len(multiprocessing.active_children()) == 2
+    worker = multiprocessing.get_context("fork").Process(target=_encode_in_worker, args=(teacher, expected))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0
+    assert len(multiprocessing.active_children()) == 2
+    np.testing.assert_allclose(teacher.encode(TEXTS[::-1], "passage"), expected[::-1], atol=1e-6)
+    del teacher
+    gc.collect()
+    assert not multiprocessing.active_children()
+    assert not next(model.parameters()).is_shared()
+
+
+def test_other_similarities():
+    texts = ["hard negative", "a right passage"]
+    model = make_static_model("dot")
+    dot = DenseTeacher(model)
+    assert dot.similarity == "dot"
+    np.testing.assert_allclose(dot.encode(texts, "anchor"), model.encode(texts), atol=1e-6)
+    cosine = DenseTeacher(make_static_model())
+    np.testing.assert_allclose(np.linalg.norm(cosine.encode(texts, "anchor"), axis=1), 1, atol=1e-6)
+    assert cosine.space("anchor") != dot.space("anchor")
     with pytest.raises(ArgumentError, match="cosine or dot similarity, got 'euclidean'"):
-        DenseTeacher(dot)
+        DenseTeacher(make_static_model("euclidean"))
 
 
 def test_a_model_without_weights_is_known_by_its_vectors():
@@ -176,3 +213,140 @@ def test_a_model_without_weights_is_known_by_its_vectors():
     assert teacher.space("anchor") != DenseTeacher(other).space("anchor")
     korean = teacher.encode(["기준금리가 올랐다", "중앙은행이 이자율을 인상했다", "오늘은 비가 온다"], "passage")
     assert korean[0] @ korean[1] > korean[0] @ korean[2]
+
+
+class Constant(InputModule):
+    """Gives every text one vector, which no setting tells; does not say its dimension."""
+
+    tokenizer = None
+
+    def __init__(self, first):
+        super().__init__()
+        self.first = first
+
+    def preprocess(self, inputs, prompt=None, **_):
+        return {"sentence_embedding": torch.tensor([[self.first, 1.0, 0.0]]).repeat(len(inputs), 1)}
+
+    def forward(self, features, **_):
+        return features
+
+    def save(self, *_, **__):
+        pass
+
+
+def test_a_model_that_says_nothing_of_itself_is_known_by_its_vectors():
+    one, same, other = (
+        DenseTeacher(SentenceTransformer(modules=[Constant(first)], device="cpu")) for first in (0.5, 0.5, 0.7)
+    )
+    assert one.dimension == 3
+    assert one.space("anchor") == same.space("anchor") != other.space("anchor")
+    with pytest.raises(ArgumentError, match="precision='bfloat16' has no effect"):
+        DenseTeacher(SentenceTransformer(modules=[Constant(0.5)], device="cpu"), precision="bfloat16")
+
+
+def test_a_model_with_its_own_code_is_saved_loaded_and_used_from_the_command_line(tmp_path):
+    folder = tmp_path / "use"
+    save_use_model(folder)
+    with pytest.raises(TeacherError, match="trust_remote_code=True to run it"):
+        DenseTeacher(folder)
+    teacher = DenseTeacher(folder, trust_remote_code=True)
+    assert type(teacher._model[0]).__module__.startswith("transformers_modules.")
+    in_memory = DenseTeacher(SentenceTransformer(modules=[UseModule()], device="cpu"))
+    assert teacher.space("anchor") == in_memory.space("anchor")
+    rows = {"anchor": [f"질문 {number}" for number in range(9)], "positive": [f"대답 {number}" for number in range(9)]}
+    Dataset.from_dict(rows).to_json(tmp_path / "pairs.jsonl")
+    arguments = ["--teacher", folder, "--trust-remote-code", "--method", "topk", "--output", tmp_path / "mined"]
+    result = CliRunner().invoke(main, ["mine", str(tmp_path / "pairs.jsonl"), *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert {len(row) for row in load_dataset(str(tmp_path / "mined"), split="train")["negatives"]} == {4}
+
+
+def test_the_address_depends_neither_on_the_folder_nor_on_what_was_encoded_before(minilm_path, tmp_path):
+    (tmp_path / "moved").symlink_to(minilm_path)
+    used = SentenceTransformer(str(tmp_path / "moved"), device="cpu")
+    used.encode(TEXTS)
+    used.max_seq_length = 30
+    used.encode(TEXTS)
+    teacher = DenseTeacher(used, max_seq_length=256, precision="float32")
+    assert teacher.space("anchor") == DenseTeacher(minilm_path, precision="float32").space("anchor")
+
+
+def test_a_model_that_was_trained_since_is_refused():
+    model = make_static_model()
+    teacher = DenseTeacher(model)
+    teacher.encode(["hard negative"], "anchor")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    model(model.preprocess(["a wrong text"]))["sentence_embedding"].sum().backward()
+    optimizer.step()
+    with pytest.raises(TeacherError, match="trained since; make a new teacher"):
+        teacher.encode(["hard negative"], "anchor")
+    assert DenseTeacher(model).space("anchor") != teacher.space("anchor")
+
+
+def test_half_precision_weights_give_vectors_of_unit_length(minilm_path, reference, tmp_path):
+    """A transformer stored in bfloat16 is pooled in float32, and one whose owner runs all of it so is normalised."""
+    half = SentenceTransformer(str(minilm_path), device="cpu", model_kwargs={"dtype": torch.bfloat16})
+    half.save(str(tmp_path / "half"), create_model_card=False)
+    for teacher in (DenseTeacher(tmp_path / "half", precision="bfloat16"), DenseTeacher(half)):
+        assert teacher.spec()["precision"] == "bfloat16"
+        vectors = teacher.encode(TEXTS, "anchor")
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+        assert (vectors * reference).sum(axis=1).min() > 0.999
+    assert DenseTeacher(tmp_path / "half", precision="float32").spec()["precision"] == "float32"
+
+
+def test_static_embeddings_have_no_longest_text():
+    teacher = DenseTeacher(make_static_model())
+    assert teacher.spec()["max_seq_length"] is None
+    json.dumps(teacher.spec(), allow_nan=False)
+    assert np.isfinite(teacher.encode(["text " * 5000], "anchor")).all()
+    with pytest.raises(ArgumentError, match="max_seq_length has no effect on a StaticEmbedding"):
+        DenseTeacher(make_static_model(), max_seq_length=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        ("e5-mistral-7b-instruct", "Instruct: "),
+        ("multilingual-e5-large-instruct", "Instruct: "),
+        ("e5-small", "query: "),
+        ("bge-base-en-v1.5", "Represent this sentence"),
+        ("snowflake-arctic-embed-m", "Represent this sentence"),
+        ("nomic-embed-text-v1.5", "search_query: "),
+        ("Qwen3-Embedding-0.6B", "Instruct: "),
+        ("bge-m3", None),
+        ("all-MiniLM-L6-v2", None),
+    ],
+)
+def test_families_with_prompts_are_known_by_their_names(tmp_path, name, prompt):
+    folder = save_static_model(tmp_path / name)
+    if prompt is not None:
+        with pytest.warns(MissingPromptWarning, match=f"query_prompt='{prompt}"):
+            DenseTeacher(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DenseTeacher(folder, query_prompt="")
+        if prompt is None:
+            DenseTeacher(folder)
+
+
+def test_damaged_weights_are_a_clear_error(tmp_path):
+    folder = save_static_model(tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(TeacherError, match=r"Could not load .*check what is in that folder") as raised:
+        DenseTeacher(folder)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["someone/tiny", "tiny-of-sentence-transformers"])
+def test_the_commit_of_a_hub_model_is_kept(name):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo_id = name if "/" in name else f"sentence-transformers/{name}"
+    cache = Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}"
+    save_static_model(cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    for branch in ("main", "experiment"):
+        (cache / "refs" / branch).write_text(commit)
+    assert DenseTeacher(repo_id).spec()["revision"] == commit
+    assert DenseTeacher(name, revision="experiment").spec()["revision"] == commit

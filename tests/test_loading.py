@@ -1,0 +1,88 @@
+"""From a name, a model or a spec to a teacher."""
+
+import gc
+import json
+
+import numpy as np
+import pytest
+
+from hn_datasets import BM25Teacher, DenseTeacher, PrecomputedTeacher
+from hn_datasets.errors import ArgumentError, TeacherError
+from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
+from tests.static_model import make_static_model, save_static_model
+from tests.teachers import HashTeacher
+
+TEXTS = ["a hard negative", "right passage of text"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return save_static_model(tmp_path / "model")
+
+
+def test_a_teacher_is_made_of_whatever_a_user_gives(folder):
+    assert isinstance(as_teacher("bm25"), BM25Teacher)
+    for given in (folder, str(folder), make_static_model()):
+        assert isinstance(as_teacher(given), DenseTeacher)
+    for ready in (HashTeacher(), BM25Teacher(), DenseTeacher(folder)):
+        assert as_teacher(ready) is ready
+
+
+def test_options_reach_the_model_and_those_not_set_do_not(folder):
+    teacher = as_teacher(folder, query_prompt="query: ", corpus_prompt=None, batch_size=7)
+    assert teacher.spec()["query_prompt"] == "query: "
+    assert teacher.spec()["corpus_prompt"] == ""
+    assert teacher.batch_size == 7
+
+
+@pytest.mark.parametrize(
+    ("teacher", "options", "message"),
+    [
+        ("bm25", {"batch_size": 7, "query_prompt": "q"}, "batch_size, query_prompt has no effect on BM25"),
+        (HashTeacher(), {"batch_size": 7}, "batch_size has no effect on a ready teacher"),
+        (BM25Teacher(), {"corpus_prompt": "p"}, "corpus_prompt has no effect on a ready teacher"),
+        (None, {}, "got NoneType"),
+        (HashTeacher, {}, "Expected a teacher as 'bm25', .* got type"),
+        (np.eye(2), {}, "got ndarray"),
+    ],
+)
+def test_what_is_no_teacher_or_has_no_effect_is_refused(teacher, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        as_teacher(teacher, **options)
+
+
+def test_a_spec_finds_the_teacher_of_this_process_while_it_lives():
+    teacher = as_teacher(HashTeacher(name="found by its spec"))
+    spec = json.loads(json.dumps(teacher.spec()))
+    assert teacher_from_spec(spec) is teacher
+    del teacher
+    gc.collect()
+    with pytest.raises(TeacherError, match="type dense, bm25, precomputed, got 'hash'"):
+        teacher_from_spec(spec)
+
+
+def test_a_dense_teacher_comes_back_from_its_spec(folder):
+    teacher = DenseTeacher(folder, query_prompt="query ", truncate_dim=8)
+    again = teacher_from_spec(json.loads(json.dumps(teacher.spec())))
+    assert again is not teacher
+    assert again.spec() == teacher.spec()
+    for role in ("anchor", "passage"):
+        assert again.space(role) == teacher.space(role)
+        np.testing.assert_array_equal(again.encode(TEXTS, role), teacher.encode(TEXTS, role))
+
+
+def test_a_bm25_teacher_comes_back_from_its_spec():
+    teacher = BM25Teacher(variant="plus", k1=1.2)
+    assert teacher_from_spec(json.loads(json.dumps(teacher.spec()))).spec() == teacher.spec()
+
+
+def test_precomputed_vectors_come_back_by_their_address_alone():
+    pair = (["a", "b"], np.eye(2))
+    spec = PrecomputedTeacher(pair, pair, similarity="dot").spec()
+    again = teacher_from_spec(json.loads(json.dumps(spec)))
+    assert again.spec() == spec
+    assert again.similarity == "dot"
+    assert again.dimension == 2
+    assert again.space("anchor") == PrecomputedTeacher(pair, pair, similarity="dot").space("anchor")
+    with pytest.raises(TeacherError, match=r"first 'a'.*build the miner on all of them"):
+        again.encode(["a"], "anchor")
