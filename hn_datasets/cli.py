@@ -17,6 +17,7 @@ from huggingface_hub.utils import HfHubHTTPError, disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
 from hn_datasets import __version__
+from hn_datasets.columns import resolve_columns
 from hn_datasets.demo import run_demo
 from hn_datasets.display import pick_rows, render_row
 from hn_datasets.errors import ArgumentError, HNDatasetsError
@@ -57,6 +58,10 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise click.ClickException(str(error.args[-1])) from error
         except (HfHubHTTPError, datasets.exceptions.DatasetsError, ConnectionError) as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+        except Exception as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # map puts its own error on top of Ctrl-C
+                raise KeyboardInterrupt from error
+            raise
 
     return run
 
@@ -98,7 +103,9 @@ def demo(output: Path) -> None:
 @click.option("--corpus", help="Further passages: a Parquet or JSON Lines file.")
 @click.option("--corpus-column", "corpus_column_name", help="Text column of the corpus.")
 @click.option(
-    "--config", type=click.Path(exists=True, path_type=Path), help="A recipe.json; other options override it."
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A recipe.json; other options override it.",
 )
 @click.option("--config-name", help="Configuration of a dataset on the Hub.")
 @click.option("--split", help="One split.  [default: all]")
@@ -114,7 +121,7 @@ def demo(output: Path) -> None:
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that comes with the model.")
 @click.option("--tokenizer", help="For BM25: words, kiwi, char-bigrams or a Hugging Face tokenizer.  [default: words]")
 @click.option("--bm25-variant", type=click.Choice(["okapi", "l", "plus"]), help="[default: okapi]")
-@click.option("--num-proc", type=int, help="Processes for the search.")
+@click.option("--num-proc", type=click.IntRange(min=1), help="Processes for the search.")
 @click.option("--json", "as_json", is_flag=True, help="Print the statistics as JSON.")
 @_one_line_errors
 def mine(
@@ -129,13 +136,14 @@ def mine(
       hn-datasets mine pairs.parquet --config mined/recipe.json --margin 0.9 --output mined-90
     """
     check_output(output, overwrite=overwrite)
-    recipe = Recipe.from_json(config.read_text(encoding="utf-8")) if config else None
+    recipe = _read_recipe(config) if config else None
     choices = _choices(recipe, options)
-    teacher = _teacher(recipe, options)
+    load_teacher = _teacher(recipe, options)
     loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
     corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
     dataset = load_source(source, **loading)
-    miner = HardNegativeMiner.from_dataset(dataset, teacher=teacher, **choices, **corpus)
+    resolve_columns(dataset, choices.get("anchor_column_name"), choices.get("positive_column_name"))
+    miner = HardNegativeMiner.from_dataset(dataset, teacher=load_teacher(), **choices, **corpus)
     start = time.perf_counter()
     mined = dataset.map(miner, batched=True, num_proc=num_proc, desc="Mining")
     timings = {"search": time.perf_counter() - start}
@@ -186,6 +194,18 @@ def cache(prune_days: float | None, address: str | None, as_json: bool) -> None:
     click.echo(f"{store.num_bytes / 1e6:,.1f} MB in {store.directory}")
 
 
+def _read_recipe(path: Path) -> Recipe:
+    try:
+        return Recipe.from_json(path.read_text(encoding="utf-8"))
+    except HNDatasetsError:
+        raise
+    except (TypeError, ValueError) as error:  # bytes that are no UTF-8, or a field of another type
+        raise ArgumentError(
+            f"Expected a recipe.json as mining writes it, got {str(path)!r}, which cannot be read ({error}); "
+            "name another file."
+        ) from error
+
+
 def _choices(recipe: Recipe | None, options: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of the miner: those of the recipe, overridden by options."""
     columns = ("anchor_column_name", "positive_column_name")
@@ -202,23 +222,25 @@ def _choices(recipe: Recipe | None, options: dict[str, Any]) -> dict[str, Any]:
     return {**base, **given}
 
 
-def _teacher(recipe: Recipe | None, options: dict[str, Any]) -> Teacher:
-    """Return the teacher that the options name, or the recipe's."""
+def _teacher(recipe: Recipe | None, options: dict[str, Any]) -> Callable[[], Teacher]:
+    """Return what loads the teacher that the options name, or the recipe's; the options are checked at once."""
     name = options.pop("teacher")
-    lexical = {"tokenizer": options.pop("tokenizer"), "variant": options.pop("bm25_variant")}
+    lexical = {"tokenizer": options.pop("tokenizer"), "bm25_variant": options.pop("bm25_variant")}
     names = ("query_prompt", "corpus_prompt", "max_seq_length", "truncate_dim", "precision", "batch_size")
-    dense = {name: options.pop(name) for name in (*names, "trust_remote_code")}
+    dense = {name: options.pop(name) for name in (*names, "trust_remote_code", "model_revision")}
     devices = list(options.pop("device"))
     dense["device"] = devices if len(devices) > 1 else devices[0] if devices else None
-    dense["revision"] = options.pop("model_revision")
     if name is None and recipe is None:
         raise click.UsageError("Missing option '--teacher': a model name or folder, or 'bm25'.")
     wrong = dense if name == "bm25" else lexical if name is not None else {**dense, **lexical}
     if useless := [option for option, value in wrong.items() if value is not None]:
-        flags = ", ".join("--" + option.replace("variant", "bm25-variant").replace("_", "-") for option in useless)
-        raise ArgumentError(f"{flags} has no effect on the teacher {name or 'of the recipe'}; leave it out.")
+        flags = ", ".join("--" + option.replace("_", "-") for option in useless)
+        verb = "have" if len(useless) > 1 else "has"
+        whose = f"the teacher {name!r}" if name else "the recipe's teacher"
+        raise ArgumentError(f"{flags} {verb} no effect on {whose}; leave it out.")
     if name is None and recipe is not None:
-        return teacher_from_spec(recipe.teacher)
-    if name == "bm25":
-        return BM25Teacher(**{option: value for option, value in lexical.items() if value is not None})
-    return DenseTeacher(name, **{option: value for option, value in dense.items() if value is not None})
+        return functools.partial(teacher_from_spec, recipe.teacher)
+    renamed = {"bm25_variant": "variant", "model_revision": "revision"}
+    chosen = lexical if name == "bm25" else dense
+    given = {renamed.get(option, option): value for option, value in chosen.items() if value is not None}
+    return functools.partial(BM25Teacher, **given) if name == "bm25" else functools.partial(DenseTeacher, name, **given)

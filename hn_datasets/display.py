@@ -35,11 +35,11 @@ def render_row(row: Mapping[str, Any], anchor: str, positive: str, *, width: int
     for number, (text, score) in enumerate(zip(row["negatives"], row["negative_scores"], strict=True), 1):
         parts.append(_entry(f"negative {number}", score, text, width, lines))
     if not row["negatives"]:
-        parts.append("no passage of the corpus qualifies")
+        parts.append("skipped as empty" if np.isnan(row["positive_score"]) else "no passage of the corpus qualifies")
     return "\n".join(parts)
 
 
-def _entry(label: str, score: float | None, text: str, width: int, lines: int) -> str:
+def _entry(label: str, score: float | None, text: str | None, width: int, lines: int) -> str:
     head = f"{label:<11}" + (f"{score:>7.4f}  " if score is not None else " " * 9)
-    body = textwrap.wrap(" ".join(text.split()), width - len(head), max_lines=lines, placeholder=" ...")
+    body = textwrap.wrap(" ".join((text or "").split()), width - len(head), max_lines=lines, placeholder=" ...")
     return "\n".join((head if number == 0 else " " * len(head)) + line for number, line in enumerate(body or [""]))

@@ -1,18 +1,22 @@
 """The command line, as its users meet it."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 from datasets import Dataset, DatasetDict, load_dataset
 
+from hn_datasets import BM25Teacher, HardNegativeMiner, TopKPercPos
 from hn_datasets.cli import main
 from hn_datasets.display import pick_rows, render_row
 from hn_datasets.recipe import Recipe
+from hn_datasets.store import SHARD_TEXTS
 from tests.test_map import PAIRS
 
 pytestmark = pytest.mark.filterwarnings("default::hn_datasets.errors.WeakTeacherWarning")
@@ -27,6 +31,11 @@ def source(tmp_path):
 
 def call(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def with_progress_bars():
+    """The environment of a new process that shows progress bars where somebody watches."""
+    return {name: value for name, value in os.environ.items() if "PROGRESS_BARS" not in name}
 
 
 def test_mine_writes_data_and_recipe_and_prints_the_statistics(source, tmp_path, minilm_path):
@@ -142,7 +151,7 @@ def test_every_command_has_an_example_that_its_options_accept(command, tmp_path,
 def test_the_installed_command_is_quiet_when_nobody_watches(source, tmp_path):
     arguments = ["mine", source, "--teacher", "bm25", "--output", str(tmp_path / "mined")]
     run = [sys.executable, "-c", "from hn_datasets.cli import main; main()", *arguments]
-    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    done = subprocess.run(run, capture_output=True, text=True, check=True, env=with_progress_bars())
     assert done.stdout.startswith("Metric")
     assert "%|" not in done.stderr
     assert "Traceback" not in done.stderr
@@ -170,3 +179,176 @@ def test_rows_with_high_middling_and_low_positive_scores_are_shown():
     scores = [0.5, float("nan"), 0.1, 0.9, 0.3, 0.7, 0.2, 0.6, 0.8, 0.4, 0.0, 1.0]
     assert [scores[number] for number in pick_rows(Dataset.from_dict({"positive_score": scores}))] == [0.9, 0.5, 0.1]
     assert pick_rows(Dataset.from_dict({"positive_score": [float("nan")]})) == []
+
+
+def write_pairs(path):
+    dataset = Dataset.from_list(PAIRS)
+    writers = {".parquet": dataset.to_parquet, ".jsonl": dataset.to_json, ".csv": dataset.to_csv}
+    writers.get(path.suffix, dataset.save_to_disk)(str(path))
+    return path
+
+
+@pytest.mark.parametrize("name", ["pairs.parquet", "pairs.jsonl", "pairs.csv", "saved"])
+@pytest.mark.parametrize("lexical", [False, True], ids=["minilm", "bm25"])
+def test_every_kind_of_local_source_gives_the_rows_that_the_library_gives(tmp_path, minilm_path, name, lexical):
+    options = ["--teacher", "bm25", "--tokenizer", "char-bigrams"] if lexical else ["--teacher", minilm_path]
+    done = call("mine", write_pairs(tmp_path / name), *options, "--output", tmp_path / "mined")
+    assert done.exit_code == 0, done.output
+    teacher = BM25Teacher(tokenizer="char-bigrams") if lexical else minilm_path
+    expected = Dataset.from_list(PAIRS).map(
+        HardNegativeMiner.from_dataset(Dataset.from_list(PAIRS), teacher=teacher), batched=True
+    )
+    assert load_dataset(str(tmp_path / "mined"), split="train").to_dict() == expected.to_dict()
+
+
+def test_options_override_the_recipe_and_the_recipe_beside_the_data_says_so(source, tmp_path):
+    call("mine", source, "--teacher", "bm25", "--margin", 0.95, "--num-negatives", 3, "--output", tmp_path / "one")
+    done = call("mine", source, "--config", tmp_path / "one/recipe.json", "--margin", 0.9, "--output", tmp_path / "two")
+    assert done.exit_code == 0, done.output
+    one, two = (Recipe.from_json((tmp_path / name / "recipe.json").read_text()) for name in ("one", "two"))
+    assert (one.method, two.method) == (TopKPercPos(0.95), TopKPercPos(0.9))
+    assert two == replace(one, method=TopKPercPos(0.9))
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        (b"{nope", 1, "Expected a recipe as JSON"),
+        (b"[1]", 1, "JSON object, got list"),
+        (b"\xff\xfe", 1, "cannot be read"),
+        (b'{"teachr": {}}', 1, "Unknown recipe field teachr"),
+        (b'{"teacher": {"type": "bm25"}, "method": "topk"}', 1, "cannot be read"),
+        (b'{"teacher": {"type": "other"}}', 1, "Expected a teacher of type"),
+        (None, 2, "is a directory"),
+    ],
+)
+def test_a_recipe_that_is_none_is_refused(source, tmp_path, content, status, message):
+    path = tmp_path / "recipe.json"
+    path.mkdir() if content is None else path.write_bytes(content)
+    names = ["--anchor-column", "query", "--positive-column", "answer"]
+    done = call("mine", source, "--config", path, *names, "--output", tmp_path / "mined")
+    assert done.exit_code == status
+    assert message in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "mined").exists()
+
+
+def test_options_without_effect_are_called_by_their_names(source, tmp_path):
+    done = call("mine", source, "--teacher", "bm25", "--model-revision", "v1", "--device", "cpu", "--output", tmp_path)
+    assert "holds something else" in done.stderr
+    out = tmp_path / "mined"
+    done = call("mine", source, "--teacher", "bm25", "--model-revision", "v1", "--device", "cpu", "--output", out)
+    assert "--model-revision, --device have no effect on the teacher 'bm25'" in done.stderr
+    call("mine", source, "--teacher", "bm25", "--output", out)
+    done = call("mine", source, "--config", out / "recipe.json", "--tokenizer", "kiwi", "--output", tmp_path / "other")
+    assert "--tokenizer has no effect on the recipe's teacher" in done.stderr
+
+
+@pytest.mark.parametrize("options", [["none.jsonl"], ["pairs.jsonl", "--anchor-column", "qeury"]])
+def test_source_and_columns_are_checked_before_the_teacher_is_loaded(source, tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    done = call("mine", *options, "--teacher", "no/such-model", "--output", "mined")
+    assert done.exit_code == 1
+    assert options[-1] in done.stderr
+    assert "no/such-model" not in done.stderr
+
+
+def test_a_number_of_processes_is_at_least_1(source, tmp_path):
+    done = call("mine", source, "--teacher", "bm25", "--num-proc", 0, "--output", tmp_path / "mined")
+    assert done.exit_code == 2
+    done = call("mine", source, "--teacher", "bm25", "--num-proc", 2, "--output", tmp_path / "mined")
+    assert done.exit_code == 0, done.output
+
+
+def examples_of(command):
+    lines = (line.strip() for line in call(command, "--help").stdout.splitlines())
+    return [shlex.split(line)[1:] for line in lines if line.startswith("hn-datasets ")]
+
+
+def test_the_examples_of_mine_run(tmp_path, minilm_path, monkeypatch):
+    """Files and folders of the same names stand in for what the examples name, the model and the Hub id too."""
+    for number, example in enumerate(examples_of("mine")):
+        folder = tmp_path / str(number)
+        (folder / "BAAI").mkdir(parents=True)
+        (folder / "BAAI/bge-m3").symlink_to(minilm_path)
+        for name in ("pairs.jsonl", "pairs.parquet", "me/qa"):
+            write_pairs(folder / name)
+        monkeypatch.chdir(folder)
+        if "--config" in example:
+            call("mine", "pairs.jsonl", "--teacher", "bm25", "--output", "mined")
+        done = call(*example)
+        assert done.exit_code == 0, (example, done.output)
+        assert "negatives" in load_dataset(example[example.index("--output") + 1], split="train").column_names
+
+
+def test_the_examples_of_cache_run(source, tmp_path, minilm_path, monkeypatch):
+    monkeypatch.setenv("HN_DATASETS_CACHE", str(tmp_path / "cache"))
+    for number, example in enumerate(examples_of("cache")):
+        call("mine", source, "--teacher", minilm_path, "--output", tmp_path / str(number))
+        address = json.loads(call("cache", "--json").stdout)["spaces"][0]["address"]
+        done = call(*(address if argument == "3fa9" else argument for argument in example))
+        assert done.exit_code == 0, (example, done.output)
+
+
+INTERRUPTED = """
+import os, signal
+from pathlib import Path
+import torch
+from sentence_transformers.base.modules import InputModule
+
+class Interrupted(InputModule):
+    def preprocess(self, inputs, prompt=None, **kwargs):
+        return {"numbers": torch.tensor([[float(len(text)), float(sum(map(ord, text)) % 97)] for text in inputs])}
+
+    def forward(self, features, **kwargs):
+        encoded = Path(os.environ["ENCODED"])
+        count = int(encoded.read_text()) + len(features["numbers"])
+        encoded.write_text(str(count))
+        if count > int(os.environ["STOP_AFTER"]):
+            signal.raise_signal(signal.SIGINT)
+        return {**features, "sentence_embedding": features["numbers"]}
+
+    def get_embedding_dimension(self):
+        return 2
+
+    def save(self, *args, **kwargs):
+        pass
+
+    @classmethod
+    def load(cls, *args, **kwargs):
+        return cls()
+"""
+"""A teacher that presses Ctrl-C when it has encoded so many texts."""
+
+
+def test_ctrl_c_keeps_what_was_embedded_and_shows_no_traceback(tmp_path):
+    teacher, encoded = tmp_path / "teacher", tmp_path / "encoded"
+    teacher.mkdir()
+    (teacher / "interrupted.py").write_text(INTERRUPTED)
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "interrupted.Interrupted"}]
+    (teacher / "modules.json").write_text(json.dumps(modules))
+    num_rows = SHARD_TEXTS + 900
+    rows = Dataset.from_dict({"q": [f"q {n}" for n in range(num_rows)], "a": [f"a {n}" for n in range(num_rows)]})
+    rows.to_parquet(str(tmp_path / "rows.parquet"))
+    arguments = ["mine", str(tmp_path / "rows.parquet"), "--teacher", str(teacher), "--trust-remote-code",
+                 "--output", str(tmp_path / "mined")]  # fmt: skip
+    run = [sys.executable, "-c", "from hn_datasets.cli import main; main()", *arguments]
+
+    def start(stop_after):
+        encoded.write_text("0")
+        environment = {
+            **with_progress_bars(),
+            "HN_DATASETS_CACHE": str(tmp_path / "cache"),
+            "ENCODED": str(encoded),
+            "STOP_AFTER": str(stop_after),
+        }
+        return subprocess.run(run, capture_output=True, text=True, check=False, env=environment)
+
+    stopped = start(SHARD_TEXTS + 100)
+    assert stopped.returncode == 1
+    assert stopped.stdout == ""
+    assert stopped.stderr.strip() == "Aborted!"
+    assert not (tmp_path / "mined").exists()
+    again = start(10**9)
+    assert again.returncode == 0, again.stderr
+    assert 2 * num_rows - SHARD_TEXTS <= int(encoded.read_text()) < 2 * num_rows - SHARD_TEXTS + 100
+    assert len(load_dataset(str(tmp_path / "mined"), split="train")) == num_rows

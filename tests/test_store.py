@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -17,13 +18,20 @@ from tests.teachers import HashTeacher
 TEXTS = [f"text number {number}" for number in range(300)]
 
 SCRIPT = """
-import resource, signal, sys
+import os, resource, signal, sys
 import pyarrow as pa
 import hn_datasets.store as module
 from hn_datasets.texts import digest_texts
 from tests.teachers import HashTeacher
-directory, log, shard, die_after, limit, dimension = sys.argv[1:]
+directory, log, shard, die_after, limit, dimension, writes = sys.argv[1:]
 module.SHARD_TEXTS = int(shard)
+flush, flushed = os.fsync, []
+def flush_or_die(descriptor):
+    flushed.append(descriptor)
+    if len(flushed) == int(writes):
+        os.kill(os.getpid(), signal.SIGKILL)
+    flush(descriptor)
+os.fsync = flush_or_die
 if int(limit):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
@@ -34,8 +42,8 @@ print("finished")
 """
 
 
-def start(directory, log, *, shard=20, die_after="-", limit=0, dimension=8):
-    arguments = [str(part) for part in (directory, log, shard, die_after, limit, dimension)]
+def start(directory, log, *, shard=20, die_after="-", limit=0, dimension=8, die_writing=0):
+    arguments = [str(part) for part in (directory, log, shard, die_after, limit, dimension, die_writing)]
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], stdout=pipe, stderr=pipe, text=True)
 
@@ -65,6 +73,19 @@ def test_a_killed_run_loses_at_most_one_shard(tmp_path):
     assert kept == 7 * 20
     assert start(tmp_path / "store", log).communicate()[0] == "finished\n"
     assert len(log.read_text().splitlines()) == 300
+
+
+def test_a_run_killed_while_it_writes_leaves_no_torn_shard(tmp_path):
+    """The fourth file is the third shard: the first is the description of the space."""
+    store = tmp_path / "store"
+    process = start(store, tmp_path / "log", die_writing=4)
+    process.communicate()
+    assert process.returncode == -9
+    assert len(list(store.rglob(".writing-*"))) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embed(store, log=tmp_path / "again")
+    assert len((tmp_path / "again").read_text().splitlines()) == 300 - 2 * 20
 
 
 def test_an_interrupted_run_keeps_all_that_it_has_encoded(tmp_path):
@@ -135,6 +156,69 @@ def test_a_damaged_shard_is_named_and_encoded_again(tmp_path, damage):
     assert (store.vectors(teacher, "passage", TEXTS) == teacher.encode(TEXTS, "passage")).all()
 
 
+def test_only_the_texts_of_a_damaged_shard_are_encoded_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("hn_datasets.store.SHARD_TEXTS", 30)
+    embed(tmp_path)
+    shards = sorted(tmp_path.rglob("*.arrow"))
+    assert len(shards) == 10
+    shards[4].write_bytes(shards[4].read_bytes()[:-1] + b"?")
+    with pytest.warns(DamagedShardWarning, match=shards[4].name):
+        embed(tmp_path, log=tmp_path / "log")
+    assert len((tmp_path / "log").read_text().splitlines()) == 30
+    assert sorted(tmp_path.rglob("*.arrow")) == shards
+
+
+def test_shards_are_appended_and_never_written_again(tmp_path):
+    embed(tmp_path, TEXTS[:100])
+    (first,) = tmp_path.rglob("*.arrow")
+    before = first.stat()
+    embed(tmp_path)
+    assert (first.stat().st_ino, first.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert len(list(tmp_path.rglob("*.arrow"))) == 2
+
+
+def test_a_call_of_the_teacher_is_bounded_and_the_longest_texts_come_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("hn_datasets.store.CALL_CHARACTERS", 100)
+    texts = ["a", "b" * 40, "c" * 70, "d" * 30, "e" * 200]
+    _, teacher = embed(tmp_path, texts, log=tmp_path / "log")
+    assert [line[0] for line in (tmp_path / "log").read_text().splitlines()] == ["e", "c", "b", "d", "a"]
+    assert teacher.calls == 3
+    monkeypatch.setattr("hn_datasets.store.CALL_TEXTS", 100)
+    monkeypatch.setattr("hn_datasets.store.CALL_CHARACTERS", 1_000_000)
+    assert embed(tmp_path)[1].calls == 3
+
+
+def test_shards_are_read_by_memory_map(tmp_path):
+    embed(tmp_path, dimension=4096)
+    before = pa.total_allocated_bytes()
+    store = EmbeddingStore(tmp_path)
+    assert len(store.space(HashTeacher(4096), "passage")) == 300
+    assert pa.total_allocated_bytes() - before < 100_000
+    corpus = Corpus.build([pa.array(TEXTS)], tmp_path / "corpora")
+    assert isinstance(store.matrix(HashTeacher(4096), corpus), np.memmap)
+
+
+def test_roles_share_vectors_where_their_address_is_the_same_and_teachers_never_do(tmp_path):
+    store, teacher = embed(tmp_path)
+    store.embed(teacher, "anchor", pa.array(TEXTS), digest_texts(TEXTS))
+    assert teacher.calls == 1
+    other = HashTeacher(name="other")
+    store.embed(other, "anchor", pa.array(TEXTS), digest_texts(TEXTS))
+    assert other.calls == 1
+
+
+def test_a_teacher_that_fails_midway_loses_only_its_last_shard(tmp_path, monkeypatch):
+    class Failing(HashTeacher):
+        def encode(self, texts, role):
+            return super().encode(texts, role) * (np.nan if self.calls == 3 else 1)
+
+    monkeypatch.setattr("hn_datasets.store.SHARD_TEXTS", 100)
+    with pytest.raises(VectorError, match="100 of 100 texts, first 'text number"):
+        EmbeddingStore(tmp_path).embed(Failing(), "passage", pa.array(TEXTS), digest_texts(TEXTS))
+    embed(tmp_path, log=tmp_path / "log")
+    assert len((tmp_path / "log").read_text().splitlines()) == 100
+
+
 def test_the_matrix_has_the_order_of_the_corpus_and_is_made_again_when_damaged(tmp_path):
     store, teacher = embed(tmp_path)
     corpus = Corpus.build([pa.array(TEXTS)], tmp_path / "corpora")
@@ -187,8 +271,12 @@ def test_the_store_lists_and_prunes_what_it_holds(tmp_path):
     assert sum(info.num_bytes for info in store.spaces()) <= store.num_bytes
     with pytest.raises(ArgumentError, match="got 'zz', which 0 have"):
         store.prune(address="zz")
+    with pytest.raises(ArgumentError, match="got '', which 0 have"):
+        store.prune(address="")
     with pytest.raises(ArgumentError, match="either"):
         store.prune()
+    with pytest.raises(ArgumentError, match="at least 0"):
+        store.prune(unused_days=-1)
     assert store.prune(unused_days=1) == 0
     one = HashTeacher(name="one")
     assert store.prune(address=one.space("passage")[:8]) > 0
@@ -197,15 +285,52 @@ def test_the_store_lists_and_prunes_what_it_holds(tmp_path):
     assert store.num_bytes == 0
 
 
+def test_an_address_that_several_spaces_share_is_refused(tmp_path):
+    names = [f"teacher {number}" for number in range(17)]
+    for name in names:
+        store, _ = embed(tmp_path, TEXTS[:1], name=name)
+    begins = [HashTeacher(name=name).space("passage")[0] for name in names]
+    shared = next(begin for begin in begins if begins.count(begin) > 1)
+    with pytest.raises(ArgumentError, match=f"got '{shared}', which {begins.count(shared)} have"):
+        store.prune(address=shared)
+    assert len(store.spaces()) == 17
+
+
+def test_spaces_are_pruned_by_the_day_of_their_last_use_and_what_was_derived_with_them(tmp_path):
+    store, old = embed(tmp_path, name="old")
+    embed(tmp_path, name="used")
+    corpus = Corpus.build([pa.array(TEXTS)], tmp_path / "corpora")
+    store.matrix(old, corpus)
+    past = time.time() - 10 * 86400
+    for info in store.spaces():
+        os.utime(info.directory / "space.json", (past, past))
+    EmbeddingStore(tmp_path).space(HashTeacher(name="used"), "passage")
+    held = store.num_bytes
+    assert store.prune(unused_days=9) == held - store.num_bytes > 0
+    assert [info.description["teacher"]["name"] for info in store.spaces()] == ["used"]
+    assert not list(tmp_path.rglob("*.npy"))
+    _, again = embed(tmp_path, name="old")
+    assert again.calls == 1
+
+
 def test_leftovers_of_a_killed_writer_do_no_harm_and_are_pruned(tmp_path):
+    """One that was written to within the hour may belong to a process that still runs."""
     store, teacher = embed(tmp_path)
-    leftover = store.space(teacher, "passage").directory / ".writing-abc"
-    leftover.write_bytes(b"half a shard")
+    (tmp_path / "matrices").mkdir()
+    fresh = store.space(teacher, "passage").directory / ".writing-fresh"
+    abandoned = [fresh.with_name(".writing-old"), tmp_path / "matrices" / ".writing-old"]
+    for path in (fresh, *abandoned):
+        path.write_bytes(b"half a shard")
+    for path in abandoned:
+        os.utime(path, (time.time() - 7200,) * 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(EmbeddingStore(tmp_path).space(teacher, "passage")) == 300
+    assert store.prune(unused_days=1) == 2 * len(b"half a shard")
+    assert fresh.exists()
+    assert len(store.spaces()) == 1
     store.prune(unused_days=0)
-    assert not leftover.exists()
+    assert store.num_bytes == 0
 
 
 def test_a_directory_that_cannot_be_written_is_a_clear_error(tmp_path):
