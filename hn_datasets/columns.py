@@ -253,7 +253,13 @@ def _corpus_column(corpus: Dataset | IterableDataset, column: str | None) -> str
 def _iter_tables(dataset: Dataset | IterableDataset, columns: list[str]) -> Iterator[pa.Table]:
     try:
         with refuse_surrogates():
-            yield from dataset.select_columns(columns).with_format("arrow").iter(batch_size=READ_ROWS)
+            chosen = dataset.select_columns(columns)
+            if dataset.features is not None:
+                yield from chosen.with_format("arrow").iter(batch_size=READ_ROWS)
+                return
+            # The type of each row apart is not that of the rows together: None and [] have none.
+            for batch in chosen.iter(batch_size=READ_ROWS):
+                yield pa.table({name: pa.array(values) for name, values in batch.items()})
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ColumnError(
             f"Expected one type in each of the columns {', '.join(columns)}, strings or lists of strings, got others "

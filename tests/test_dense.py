@@ -167,6 +167,7 @@ def test_weights_that_changed_since_are_refused(minilm_path, model, tmp_path):
 
 def _encode_in_worker(teacher, expected):
     torch.set_num_threads(1)
+    teacher._pool = "the parent's, which must not be asked"
     np.testing.assert_allclose(teacher.encode(TEXTS, "passage"), expected, atol=1e-6)
     teacher.close()
 
@@ -292,6 +293,9 @@ def test_half_precision_weights_give_vectors_of_unit_length(minilm_path, referen
         vectors = teacher.encode(TEXTS, "anchor")
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
         assert (vectors * reference).sum(axis=1).min() > 0.999
+    rounded = DenseTeacher(minilm_path, precision="bfloat16").encode(TEXTS, "anchor")
+    same = DenseTeacher(tmp_path / "half", precision="bfloat16").encode(TEXTS, "anchor")
+    np.testing.assert_allclose(same, rounded, atol=1e-6)
     assert DenseTeacher(tmp_path / "half", precision="float32").spec()["precision"] == "float32"
 
 

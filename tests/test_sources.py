@@ -5,7 +5,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, load_dataset
 
 from hn_datasets import HardNegativeMiner, TopK
 from hn_datasets.columns import iter_pairs, iter_passages, resolve_columns
-from hn_datasets.errors import ArgumentError, ColumnError, DataSourceError, TextError
+from hn_datasets.errors import ArgumentError, ColumnError, DataSourceError, StoreError, TextError
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
 from hn_datasets.sources import load_source, write_mined
@@ -56,6 +56,43 @@ def test_sources_that_cannot_be_read(tmp_path, make, options, error, message):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.jsonl", "rows.csv", "data"])
+def test_a_part_of_a_split_is_read(tmp_path, name):
+    if name == "data":
+        (tmp_path / "data").mkdir()
+        write(tmp_path / "data" / "train.parquet")
+    source = str(tmp_path / name) if name == "data" else write(tmp_path / name)
+    assert load_source(source, split="train").to_dict() == ROWS
+    assert load_source(source, split="train[1:]")["n"][:] == [2, 3]
+    with pytest.raises(DataSourceError, match=r"Could not read .*dev"):
+        load_source(source, split="dev")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("empty.jsonl", "", "no rows"),
+        ("bad.jsonl", "{no", "JSON parse error"),
+        ("empty.csv", "", "No columns"),
+        ("folder", None, "data files"),
+    ],
+)
+def test_a_source_without_rows_says_why_in_one_line(tmp_path, name, content, reason):
+    path = tmp_path / name
+    path.mkdir() if content is None else path.write_text(content)
+    with pytest.raises(DataSourceError, match=f"Could not read .*{name}.*{reason}") as raised:
+        load_source(str(path))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_name_on_the_hub_that_cannot_be_reached_is_an_error_of_the_hub():
+    with pytest.raises(ConnectionError):
+        load_source("someone/something")
+    for source in ("", "missing.csv", "/no/such/folder"):
+        with pytest.raises(DataSourceError, match="Hub id or an existing path"):
+            load_source(source)
+
+
 def test_a_damaged_or_other_file_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(DataSourceError, match=r"\.parquet, \.jsonl"):
@@ -81,6 +118,46 @@ def test_what_is_written_is_read_back(tmp_path, as_splits):
     with pytest.raises(ArgumentError, match="--overwrite"):
         write_mined(mined, MiningRecord.of(mined, miner), tmp_path / "out")
     write_mined(mined, MiningRecord.of(mined, miner), tmp_path / "out", overwrite=True)
+
+
+@pytest.fixture
+def mined_and_record(tmp_path):
+    miner = HardNegativeMiner.from_dataset(
+        DATASET, teacher=HashTeacher(), method=TopK(), num_negatives=1, store=tmp_path / "store"
+    )
+    mined = DATASET.map(miner, batched=True)
+    return mined, MiningRecord.of(mined, miner)
+
+
+@pytest.mark.parametrize("split", ["train+test", "train[:50%]", "validation"])
+def test_any_split_has_a_file_name_that_is_read_back(tmp_path, mined_and_record, split):
+    mined, record = mined_and_record
+    write_mined(Dataset(mined.data, info=mined.info, split=split), record, tmp_path / "out")
+    (back,) = load_dataset(str(tmp_path / "out")).values()
+    assert back.to_dict() == mined.to_dict()
+
+
+def test_large_splits_are_written_as_several_shards_in_order(tmp_path, mined_and_record, monkeypatch):
+    monkeypatch.setattr("hn_datasets.sources.SHARD_BYTES", 100)
+    mined, record = mined_and_record
+    write_mined(mined, record, tmp_path / "out")
+    assert len(list((tmp_path / "out" / "data").iterdir())) > 1
+    assert load_dataset(str(tmp_path / "out"), split="train").to_dict() == mined.to_dict()
+
+
+def test_a_write_that_fails_keeps_the_old_folder_and_leaves_nothing(tmp_path, mined_and_record, monkeypatch):
+    mined, record = mined_and_record
+    write_mined(mined, record, tmp_path / "out")
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Dataset, "to_parquet", fail)
+    with pytest.raises(StoreError, match="No space left on device"):
+        write_mined(mined, record, tmp_path / "out", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert load_dataset(str(tmp_path / "out"), split="train").to_dict() == mined.to_dict()
 
 
 def test_a_folder_with_something_else_is_never_replaced(tmp_path):

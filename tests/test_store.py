@@ -163,7 +163,9 @@ def test_only_the_texts_of_a_damaged_shard_are_encoded_again(tmp_path, monkeypat
     assert len(shards) == 10
     shards[4].write_bytes(shards[4].read_bytes()[:-1] + b"?")
     with pytest.warns(DamagedShardWarning, match=shards[4].name):
-        embed(tmp_path, log=tmp_path / "log")
+        assert len(EmbeddingStore(tmp_path).space(HashTeacher(), "passage")) == 270
+    assert not shards[4].exists()
+    embed(tmp_path, log=tmp_path / "log")
     assert len((tmp_path / "log").read_text().splitlines()) == 30
     assert sorted(tmp_path.rglob("*.arrow")) == shards
 

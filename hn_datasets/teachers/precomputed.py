@@ -149,7 +149,7 @@ def _read(name: str, vectors: Vectors) -> Floats:
     """Return vectors as a float32 array, of whatever shape they have."""
     try:
         if isinstance(vectors, (str, Path)):
-            vectors = np.load(vectors, mmap_mode="r")
+            vectors = np.lib.format.open_memmap(vectors, mode="r")
         elif hasattr(vectors, "detach"):  # a torch tensor, which may lie on another device
             vectors = vectors.detach().float().cpu().numpy()
         elif not isinstance(vectors, np.ndarray):
