@@ -13,11 +13,15 @@ from typing import Any
 
 import click
 import datasets
-from huggingface_hub.utils import HfHubHTTPError, disable_progress_bars
+from huggingface_hub.utils import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
 from hn_datasets import __version__
 from hn_datasets.columns import resolve_columns
+from hn_datasets.commands.audit import audit_command
+from hn_datasets.commands.compare import compare_command
+from hn_datasets.commands.errors import one_line_errors as _one_line_errors
+from hn_datasets.commands.reproduce import reproduce_command
 from hn_datasets.demo import run_demo
 from hn_datasets.display import pick_rows, render_row
 from hn_datasets.errors import ArgumentError, HNDatasetsError
@@ -45,25 +49,6 @@ def main() -> None:
         datasets.disable_progress_bars()
         disable_progress_bars()
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the errors that a user can cause into one line and exit status 1."""
-
-    @functools.wraps(command)
-    def run(**options: Any) -> None:
-        try:
-            command(**options)
-        except HNDatasetsError as error:
-            raise click.ClickException(str(error.args[-1])) from error
-        except (HfHubHTTPError, datasets.exceptions.DatasetsError, ConnectionError) as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
-        except Exception as error:
-            if isinstance(error.__context__, KeyboardInterrupt):  # map puts its own error on top of Ctrl-C
-                raise KeyboardInterrupt from error
-            raise
-
-    return run
 
 
 @main.command()
@@ -244,3 +229,7 @@ def _teacher(recipe: Recipe | None, options: dict[str, Any]) -> Callable[[], Tea
     chosen = lexical if name == "bm25" else dense
     given = {renamed.get(option, option): value for option, value in chosen.items() if value is not None}
     return functools.partial(BM25Teacher, **given) if name == "bm25" else functools.partial(DenseTeacher, name, **given)
+
+
+for _command in (audit_command, compare_command, reproduce_command):
+    main.add_command(_command)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
+
+from huggingface_hub import hf_hub_download
 
 from hn_datasets.errors import ArgumentError
 from hn_datasets.methods import Method, RandomNegatives, TopKPercPos, method_from_dict
@@ -145,6 +148,26 @@ class Recipe:
         if not isinstance(data, dict):
             raise ArgumentError(f"Expected a recipe as a JSON object, got {type(data).__name__}.")
         return cls.from_dict(data)
+
+    @classmethod
+    def from_release(cls, repo_id: str, revision: str, *, token: str | None = None) -> Recipe:
+        """Return the recipe of a release on the Hub, whose errors pass through.
+
+        Args:
+            repo_id: the dataset repository.
+            revision: the release's tag, for instance ``"v1.0.0"``, a branch or a commit.
+            token: for the Hub; the one of the environment if None.
+
+        Raises:
+            ArgumentError: the ``mining.json`` there holds no recipe.
+        """
+        path = hf_hub_download(repo_id, "mining.json", repo_type="dataset", revision=revision, token=token)
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not isinstance(record.get("recipe"), dict):
+            raise ArgumentError(
+                f"Expected a recipe in mining.json of {repo_id} at {revision}, got none; name a release."
+            )
+        return cls.from_dict(record["recipe"])
 
     @property
     def digest(self) -> str:

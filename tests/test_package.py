@@ -24,9 +24,17 @@ ORDER = [
     "teachers.bm25_index", "teachers.bm25", "teachers.ensemble", "teachers.loading", "teachers",
     "store", "scoring", "search", "sampling", "guards", "miner",
     "batches", "filling", "layouts", "normalizing", "formats", "statistics", "measurement", "readme", "record",
-    "sources", "card", "publish", "releases", "ray_engine", "display", "demo", "cli",
+    "sources",
+    "inspection.roles", "inspection.blocks", "inspection.inventory", "inspection.checks", "inspection.changes",
+    "inspection.opening", "inspection.report", "inspection.agreement", "inspection.audit", "inspection.comparison",
+    "inspection.rebuilding", "inspection.reproduction", "inspection",
+    "release.card_data", "release.markdown", "release.card_sections", "release.card", "release.plots",
+    "release.versions", "release.staging", "release.checking", "release.uploading", "release.publishing", "release",
+    "ray_engine", "display", "demo",
+    "commands.errors", "commands.demo", "commands.mine", "commands.cache", "commands.publish", "commands.audit",
+    "commands.compare", "commands.reproduce", "commands", "cli",
 ]  # fmt: skip
-WITHOUT_TORCH = ["methods", "statistics", "formats", "readme", "card"]
+WITHOUT_TORCH = ["methods", "statistics", "formats", "readme"]
 TOP_LEVEL = {
     "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "constraints.txt",
     "hn_datasets", "cards", "tests", "notebooks",

@@ -1,0 +1,1 @@
+"""Looking at mined data afterwards: audit, comparison and reproduction."""

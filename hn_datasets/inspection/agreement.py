@@ -1,0 +1,137 @@
+"""Whether the card, ``mining.json`` and the data say the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hn_datasets.inspection.changes import describe, find_changes
+from hn_datasets.inspection.inventory import Inventory
+from hn_datasets.inspection.opening import CARD_FILE, Opened
+from hn_datasets.inspection.report import Finding
+from hn_datasets.record import RECORD_FILE, MiningRecord
+from hn_datasets.statistics import MiningStatistics, compute_statistics
+
+PARQUET = ".parquet"
+
+
+def check_record(record: MiningRecord, inventory: Inventory) -> Iterator[Finding]:
+    """Compare ``mining.json`` with the data of a layout that has all that was mined."""
+    rows = find_changes(_by_file_name(record.rows), _by_file_name(inventory.num_rows))
+    yield from _describe("rows-differ", f"the splits have other rows than {RECORD_FILE} says", rows)
+    again = compute_again(inventory, record.statistics)
+    changes = find_changes(_without_sentences(record.statistics), _without_sentences(again))
+    yield from _describe("statistics-differ", f"statistics of the data are others than {RECORD_FILE} says", changes)
+
+
+def compute_again(inventory: Inventory, like: MiningStatistics | None = None) -> MiningStatistics:
+    """Return the statistics of the data, without the negatives that were filled in.
+
+    Args:
+        inventory: of mined columns.
+        like: statistics whose ``num_negatives`` and number of bins are taken over.
+    """
+    numbers = inventory.numbers
+    kept = ~numbers.filled
+    counts = np.bincount(numbers.negative_rows[kept], minlength=len(numbers.uneven))
+    scores = np.empty(0, dtype=np.float32) if numbers.scores is None else numbers.scores[kept]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+    columns: dict[str, Any] = {
+        "positive_score": numbers.positive_scores,
+        "negative_scores": pa.LargeListArray.from_arrays(offsets, pa.array(scores)),
+    }
+    if numbers.top_scores is not None:
+        columns["top_score"] = numbers.top_scores
+    if like is None:
+        return compute_statistics(columns)
+    bins = len(like.positive_score.bin_counts) or len(like.difference.bin_counts) or 1
+    return compute_statistics(columns, num_negatives=like.num_negatives, num_bins=bins)
+
+
+def check_card(opened: Opened) -> Iterator[Finding]:
+    """Compare the card's YAML with the files: those that its configurations name, and the rows that they hold."""
+    files = {name: _files_of(config) for name, config in _named(opened.card.get("configs"))}
+    missing, rows = [], {}
+    for config, splits in files.items():
+        for split, patterns in splits.items():
+            found = {pattern: opened.find(pattern) for pattern in patterns if "://" not in pattern}
+            missing += [(config, pattern) for pattern, paths in found.items() if not paths]
+            paths = [path for matches in found.values() for path in matches]
+            if paths and all(path.endswith(PARQUET) for path in paths):
+                rows[config, split] = sum(map(opened.count_rows, paths))
+    if missing:
+        config, pattern = missing[0]
+        meaning = "the card names files that are not there"
+        yield Finding("card-file-missing", "broken", len(missing), meaning, CARD_FILE, None, f"{config}: {pattern}")
+    infos = dict(_named(opened.card.get("dataset_info")))
+    unknown = [name for name in infos if files and name not in files]
+    if unknown:
+        meaning = "the card describes configurations that it does not list"
+        yield Finding("card-config-unknown", "broken", len(unknown), meaning, CARD_FILE, None, unknown[0])
+    yield from _compare_rows({name: info for name, info in infos.items() if name in files}, rows, files)
+
+
+def missing_configs(opened: Opened) -> set[str]:
+    """Return the configurations that cannot be loaded because a file of theirs is not there."""
+    files = {name: _files_of(config) for name, config in _named(opened.card.get("configs"))}
+    return {
+        name
+        for name, splits in files.items()
+        if any("://" not in one and not opened.find(one) for patterns in splits.values() for one in patterns)
+    }
+
+
+def _describe(name: str, meaning: str, changes: dict[str, tuple[Any, Any]]) -> Iterator[Finding]:
+    """Yield a finding where something changed; the example is a single number if there is one."""
+    if changes:
+        field, (said, found) = min(changes.items(), key=lambda change: isinstance(change[1][0], list))
+        text = f"{field}: {describe(said)} in {RECORD_FILE}, {describe(found)} in the data"
+        yield Finding(name, "broken", len(changes), meaning, RECORD_FILE, None, text)
+
+
+def _compare_rows(
+    infos: dict[str, dict[str, Any]], rows: dict[tuple[str, str], int], files: dict[str, dict[str, list[str]]]
+) -> Iterator[Finding]:
+    """Compare the rows that ``dataset_info`` gives each split with those of its files, where they could be counted."""
+    wrong = []
+    for config, info in infos.items():
+        said = {str(split["name"]): split.get("num_examples") for split in info.get("splits") or []}
+        for split in sorted({*said, *files[config]}) if said else ():
+            counted = rows.get((config, split)) if split in files[config] else 0
+            if counted is not None and said.get(split) != counted:
+                wrong.append(f"{config}/{split}: {describe(said.get(split))} in the card, {counted} in its files")
+    if wrong:
+        meaning = "the card gives splits another number of rows than their files have"
+        yield Finding("card-rows-differ", "broken", len(wrong), meaning, CARD_FILE, None, wrong[0])
+
+
+def _named(entries: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and content of each entry of ``configs`` or ``dataset_info``, which may also be a single one."""
+    for entry in entries if isinstance(entries, list) else [entries]:
+        if isinstance(entry, dict):
+            yield str(entry.get("config_name", "default")), entry
+
+
+def _files_of(config: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the file patterns of each split; files without a split are those of "train"."""
+    entries = config.get("data_files") or []
+    splits: dict[str, list[str]] = {}
+    for entry in entries if isinstance(entries, list) else [entries]:
+        split, path = (entry.get("split", "train"), entry.get("path")) if isinstance(entry, dict) else ("train", entry)
+        splits.setdefault(str(split), []).extend([path] if isinstance(path, str) else path or [])
+    return splits
+
+
+def _by_file_name(rows: dict[str, int]) -> dict[str, int]:
+    """Return the rows of splits by the names that their files have: ``train_test`` for ``train+test``."""
+    return {re.sub(r"\W+", "_", name).strip("_"): number for name, number in rows.items()}
+
+
+def _without_sentences(statistics: MiningStatistics) -> dict[str, Any]:
+    data = statistics.to_dict()
+    del data["diagnoses"]  # a later version may word them otherwise
+    return data

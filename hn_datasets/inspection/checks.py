@@ -1,0 +1,190 @@
+"""The rules that the rows of a mined dataset must keep: each gives the rows or the negatives that break it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from datasets import DatasetDict
+
+from hn_datasets.inspection.blocks import Flags, Ints
+from hn_datasets.inspection.inventory import Inventory, number_forms, number_texts
+from hn_datasets.record import MiningRecord
+
+Severity = Literal["broken", "information"]
+Of = Literal["row", "negative"]
+
+MEANINGS: dict[str, str] = {
+    "anchor-among-negatives": "a negative is the anchor itself",
+    "anchor-among-negatives-normalised": "a negative is the anchor but for case, spacing or Unicode form",
+    "positive-among-negatives": "a negative is a positive of its row",
+    "positive-among-negatives-normalised": "a negative is a positive of its row but for case, spacing or Unicode form",
+    "positive-elsewhere": "a negative is a positive of the same anchor in another row",
+    "positive-of-similar-anchor": "a negative is a positive of an anchor that differs in case, spacing or Unicode form",
+    "duplicate-negative": "a negative comes twice in its row",
+    "similar-negative": "two negatives of a row differ in case, spacing or Unicode form alone",
+    "empty-anchor": "an anchor is missing, empty or white space",
+    "empty-positive": "a positive is missing, empty or white space",
+    "empty-negative": "a negative is missing, empty or white space",
+    "uneven-lists": "the lists of negatives, ids and scores of a row have different lengths",
+    "score-not-finite": "the score of a negative is NaN or infinite, and it is not marked as filled in",
+    "row-score-not-finite": "the positive score, ceiling or top score of a row is NaN or infinite",
+    "scores-not-falling": "the scores of a row's negatives do not fall",
+    "at-or-above-ceiling": "a negative scores at or above the ceiling of its row",
+    "id-below-0": "the id of a negative is below 0, and it is not marked as filled in",
+    "id-beyond-corpus": "the id of a negative is not below the number of passages in mining.json",
+    "id-of-two-texts": "one id stands for two texts",
+    "short-row": "a row has fewer negatives than it should",
+    "skipped-row": "a row was skipped as empty when mined",
+    "filled-negative": "a negative is marked as drawn at random to fill its row",
+}
+"""Every rule for rows, in one phrase that says what it means to break it."""
+
+INFORMATION = frozenset(
+    {"similar-negative", "positive-of-similar-anchor", "short-row", "skipped-row", "filled-negative"}
+)
+"""Rules that a sound dataset may break."""
+
+
+@dataclass(frozen=True)
+class Breach:
+    """One rule, and what breaks it.
+
+    Attributes:
+        name: a key of ``MEANINGS``.
+        flags: shape ``[n]`` or ``[m]``: the rows or the negatives that break the rule.
+        of: whether ``flags`` are of rows or of negatives.
+        severity: whether a sound dataset may break it.
+    """
+
+    name: str
+    flags: Flags
+    of: Of
+    severity: Severity
+
+
+def find_breaches(inventory: Inventory, splits: DatasetDict, record: MiningRecord | None) -> Iterator[Breach]:
+    """Yield the rules that are broken at least once.
+
+    Args:
+        inventory: of ``splits``.
+        splits: read once more, for the forms in which texts count as the same.
+        record: what ``mining.json`` says, if there is one.
+    """
+    numbers, digests = number_texts((inventory.anchors, inventory.positives, inventory.negatives))
+    anchors, positives, negatives = numbers
+    forms = number_forms(splits, inventory.roles, numbers, len(digests))
+    allowed = INFORMATION if inventory.roles.mined else INFORMATION | {"scores-not-falling"}  # others promise no order
+    for name, of, flags in (
+        *_check_sameness(inventory, anchors, positives, negatives, forms),
+        *_check_emptiness(inventory, anchors, positives, negatives, forms),
+        *_check_scores(inventory, record),
+        *_check_ids(inventory, negatives, record),
+        *_check_lengths(inventory, record),
+    ):
+        if flags.any():
+            yield Breach(name, flags, of, "information" if name in allowed else "broken")
+
+
+Checked = Iterator[tuple[str, Of, Flags]]
+
+
+def _check_sameness(inventory: Inventory, anchors: Ints, positives: Ints, negatives: Ints, forms: Ints) -> Checked:
+    """Compare each negative with the anchor, the positives and the other negatives."""
+    own, numbers, size = inventory.groups, inventory.numbers, len(forms)
+    of_positives, of_negatives = numbers.positive_rows, numbers.negative_rows
+    anchor = negatives == anchors[of_negatives]
+    anchor_form = forms[negatives] == forms[anchors[of_negatives]]
+    positive = np.isin(own[of_negatives] * size + negatives, own[of_positives] * size + positives)
+    forms_of_positives, forms_of_negatives = forms[positives], forms[negatives]
+    positive_form = np.isin(
+        own[of_negatives] * size + forms_of_negatives, own[of_positives] * size + forms_of_positives
+    )
+    elsewhere, similar = (
+        np.isin(keys[of_negatives] * size + forms_of_negatives, keys[of_positives] * size + forms_of_positives)
+        for keys in (anchors, forms[anchors])
+    )
+    twice = _repeated(own[of_negatives] * size + negatives)
+    yield "anchor-among-negatives", "negative", anchor
+    yield "anchor-among-negatives-normalised", "negative", anchor_form & ~anchor
+    yield "positive-among-negatives", "negative", positive
+    yield "positive-among-negatives-normalised", "negative", positive_form & ~positive
+    yield "positive-elsewhere", "negative", elsewhere & ~positive_form
+    yield "positive-of-similar-anchor", "negative", similar & ~elsewhere & ~positive_form
+    yield "duplicate-negative", "negative", twice
+    yield "similar-negative", "negative", _repeated(own[of_negatives] * size + forms_of_negatives) & ~twice
+
+
+def _check_emptiness(inventory: Inventory, anchors: Ints, positives: Ints, negatives: Ints, forms: Ints) -> Checked:
+    numbers, empty = inventory.numbers, forms[:-1] == forms[-1]
+    without = np.zeros(len(anchors), dtype=bool)
+    if inventory.roles.label is None:
+        without = np.bincount(numbers.positive_rows, minlength=len(anchors)) == 0
+    without[numbers.positive_rows[empty[positives]]] = True
+    yield "empty-anchor", "row", empty[anchors] & ~numbers.skipped
+    yield "empty-positive", "row", without & ~numbers.skipped
+    yield "empty-negative", "negative", empty[negatives]
+
+
+def _check_scores(inventory: Inventory, record: MiningRecord | None) -> Checked:
+    numbers = inventory.numbers
+    scores, rows, positive_scores = numbers.scores, numbers.negative_rows, numbers.positive_scores
+    yield "uneven-lists", "row", numbers.uneven
+    infinite = np.zeros(len(numbers.uneven), dtype=bool)
+    if positive_scores is not None:
+        infinite |= ~np.isfinite(positive_scores) & ~numbers.skipped
+    if numbers.ceilings is not None:
+        infinite |= np.isnan(numbers.ceilings) & ~numbers.skipped
+    if numbers.top_scores is not None:
+        infinite |= np.isinf(numbers.top_scores)
+    yield "row-score-not-finite", "row", infinite
+    if scores is None:
+        return
+    known = ~numbers.filled & ~numbers.uneven[rows]
+    yield "score-not-finite", "negative", known & ~np.isfinite(scores)
+    rising = np.zeros(len(scores), dtype=bool)
+    places = np.flatnonzero(known)
+    same_row = rows[places[1:]] == rows[places[:-1]]
+    rising[places[1:]] = same_row & (scores[places[1:]] > scores[places[:-1]])
+    yield "scores-not-falling", "negative", rising
+    ceilings = numbers.ceilings
+    if ceilings is None and record is not None and positive_scores is not None:
+        # The lowest score over all rows of an anchor gives its ceiling, so this bound is never too low.
+        ceilings = record.recipe.method.ceiling(positive_scores)
+    if ceilings is not None:
+        yield "at-or-above-ceiling", "negative", known & (scores >= ceilings[rows])
+
+
+def _check_ids(inventory: Inventory, negatives: Ints, record: MiningRecord | None) -> Checked:
+    numbers = inventory.numbers
+    if numbers.ids is None:
+        return
+    known = ~numbers.filled & ~numbers.uneven[numbers.negative_rows]
+    yield "id-below-0", "negative", known & (numbers.ids < 0)
+    if record is not None:
+        yield "id-beyond-corpus", "negative", known & (numbers.ids >= int(record.corpus["passages"]))
+    known &= numbers.ids >= 0
+    other = np.zeros(len(known), dtype=bool)
+    _, first, inverse = np.unique(numbers.ids[known], return_index=True, return_inverse=True)
+    texts = negatives[known]
+    other[known] = texts != texts[first][inverse]
+    yield "id-of-two-texts", "negative", other
+
+
+def _check_lengths(inventory: Inventory, record: MiningRecord | None) -> Checked:
+    numbers = inventory.numbers
+    yield "skipped-row", "row", numbers.skipped
+    yield "filled-negative", "negative", numbers.filled & ~numbers.uneven[numbers.negative_rows]
+    if not inventory.roles.pairs:
+        counts = numbers.counts
+        of_recipe = record.recipe.num_negatives if record is not None and inventory.roles.mined else 0
+        yield "short-row", "row", (counts < (of_recipe or counts.max(initial=0))) & ~numbers.skipped
+
+
+def _repeated(values: Ints) -> Flags:
+    """Return which values have come before, shape ``[n]``."""
+    repeated = np.ones(len(values), dtype=bool)
+    repeated[np.unique(values, return_index=True)[1]] = False
+    return repeated

@@ -1,0 +1,120 @@
+"""A mined dataset without its texts: digests and numbers, small enough to hold and quick to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import DatasetDict
+
+from hn_datasets.inspection.blocks import Ints, Numbers, as_strings, iter_blocks
+from hn_datasets.inspection.roles import Roles
+from hn_datasets.texts import Digests, digest_texts, fixed_size_binary, fixed_size_bytes, normalise
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """A whole dataset without its texts: n rows of all splits, p positives, m negatives.
+
+    Attributes:
+        roles: the columns.
+        num_rows: rows of each split.
+        anchors: shape ``[n]``, the digest of each anchor.
+        positives: shape ``[p]``.
+        negatives: shape ``[m]``.
+        numbers: all else.
+    """
+
+    roles: Roles
+    num_rows: dict[str, int]
+    anchors: Digests
+    positives: Digests
+    negatives: Digests
+    numbers: Numbers
+
+    @cached_property
+    def groups(self) -> Ints:
+        """Which rows belong together, shape ``[n]``, int64: each one alone, but for rows that are single passages.
+
+        There a group has one anchor and goes on until a positive follows a negative, or the split ends.
+        """
+        if not self.roles.pairs:
+            return np.arange(len(self.anchors))
+        positive = np.zeros(len(self.anchors), dtype=bool)
+        positive[self.numbers.positive_rows] = True
+        begins = np.ones(len(self.anchors), dtype=bool)
+        begins[1:] = (self.anchors[1:] != self.anchors[:-1]) | (positive[1:] & ~positive[:-1])
+        starts = np.cumsum([0, *self.num_rows.values()])[:-1]
+        begins[starts[starts < len(begins)]] = True
+        return np.cumsum(begins) - 1
+
+
+def take_inventory(splits: DatasetDict, roles: Roles) -> Inventory:
+    """Read all splits once and return their digests and numbers.
+
+    Raises:
+        ColumnError: rows of passages and of labels have different lengths.
+    """
+    texts: list[list[Digests]] = [[], [], []]
+    numbers: list[Numbers] = []
+    start = 0
+    for block in iter_blocks(splits, roles):
+        for column, digests in zip((block.anchors, block.positives, block.negatives), texts, strict=True):
+            digests.append(digest_texts(as_strings(column)))
+        part = block.numbers
+        moved = replace(part, positive_rows=part.positive_rows + start, negative_rows=part.negative_rows + start)
+        numbers.append(moved)
+        start += len(block.anchors)
+    anchors, positives, negatives = (np.concatenate([digest_texts([]), *digests]) for digests in texts)
+    num_rows = {name: len(split) for name, split in splits.items()}
+    return Inventory(roles, num_rows, anchors, positives, negatives, _concatenate(numbers))
+
+
+def number_texts(digests: Sequence[Digests]) -> tuple[list[Ints], Digests]:
+    """Number the distinct digests of several arrays.
+
+    Returns:
+        For each array the number of each digest (int64), and the digest of each number.
+    """
+    encoded = fixed_size_binary(np.concatenate([digest_texts([]), *digests])).dictionary_encode()
+    numbers = np.asarray(encoded.indices).astype(np.int64)
+    ends = np.cumsum([len(part) for part in digests])[:-1]
+    return np.split(numbers, ends), fixed_size_bytes(pa.chunked_array([encoded.dictionary]))
+
+
+def number_forms(splits: DatasetDict, roles: Roles, numbers: Sequence[Ints], num_texts: int) -> Ints:
+    """Number the forms that ``normalise`` gives to distinct texts, in a second pass that reads each text once.
+
+    Args:
+        splits: the dataset.
+        roles: its columns.
+        numbers: of the anchors, the positives and the negatives, as ``number_texts`` gave them.
+        num_texts: how many distinct texts there are.
+
+    Returns:
+        Shape ``[num_texts + 1]``, int64: the number of each text's form, and last that of the empty text.
+    """
+    forms = np.zeros(num_texts + 1, dtype=f"S{digest_texts([]).dtype.itemsize}")
+    forms[-1:] = digest_texts([""], normalise)
+    known = np.zeros(num_texts, dtype=bool)
+    places = [0, 0, 0]
+    for block in iter_blocks(splits, roles):
+        for kind, texts in enumerate((block.anchors, block.positives, block.negatives)):
+            here, first = np.unique(numbers[kind][places[kind] : places[kind] + len(texts)], return_index=True)
+            new = ~known[here]
+            forms[here[new]] = digest_texts(as_strings(texts.take(pa.array(first[new]))), normalise)
+            known[here] = True
+            places[kind] += len(texts)
+    return number_texts([forms])[0][0]
+
+
+def _concatenate(parts: list[Numbers]) -> Numbers:
+    columns: dict[str, Any] = {}
+    for item in fields(Numbers):
+        values = [getattr(part, item.name) for part in parts]
+        columns[item.name] = np.concatenate(values) if values and values[0] is not None else None
+    return Numbers(**columns)

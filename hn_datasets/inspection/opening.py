@@ -1,0 +1,167 @@
+"""Opening a mined dataset from anywhere: a file, a folder or a release on the Hub, with what stands beside it."""
+
+from __future__ import annotations
+
+import glob
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from datasets import DatasetDict, VerificationMode, load_dataset
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+from huggingface_hub import DatasetCard, HfApi, HfFileSystem
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from hn_datasets.batches import OUTPUT_FORMATS
+from hn_datasets.columns import explain_unreadable
+from hn_datasets.errors import ArgumentError, DataSourceError
+from hn_datasets.inspection.roles import as_splits
+from hn_datasets.record import RECORD_FILE, MiningRecord
+from hn_datasets.sources import load_source
+
+CARD_FILE = "README.md"
+LOSSLESS = "scored"
+"""The layout that holds all that was mined."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A dataset whose parts are read when they are asked for.
+
+    Attributes:
+        source: a path, or an id on the Hub.
+        revision: the commit on the Hub; None for a path.
+        token: for the Hub; the one of the environment if None.
+        files: the file system of the files beside the data; None where ``source`` is a file.
+        root: where the files begin.
+    """
+
+    source: str
+    revision: str | None
+    token: str | None
+    files: Any
+    root: str
+
+    @cached_property
+    def record(self) -> MiningRecord | None:
+        """What ``mining.json`` holds; None where there is none.
+
+        Raises:
+            DataSourceError: the file is no record, or one of a later schema.
+        """
+        text = self._read(RECORD_FILE)
+        if text is None:
+            return None
+        try:
+            return MiningRecord.from_dict(json.loads(text))
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise DataSourceError(
+                f"Expected a record in {RECORD_FILE} of {self.source!r}, got a file that is not ({error!r})."
+            ) from error
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """The YAML of the card; empty where there is none."""
+        text = self._read(CARD_FILE)
+        if text is None or not text.startswith("---"):
+            return {}
+        data: dict[str, Any] = DatasetCard(text).data.to_dict()  # type: ignore[no-untyped-call]
+        return data
+
+    @cached_property
+    def config_names(self) -> list[str]:
+        """The configurations that the card names, the default one first."""
+        configs = [config for config in self.card.get("configs") or [] if isinstance(config, dict)]
+        configs.sort(key=lambda config: not (config.get("default") or config.get("config_name") == "default"))
+        return [str(config["config_name"]) for config in configs if "config_name" in config]
+
+    @property
+    def layouts(self) -> list[str]:
+        """The configurations that are named after a layout whose rows hold texts."""
+        return [name for name in self.config_names if name in OUTPUT_FORMATS and name != "normalized"]
+
+    def choose_config(self) -> str | None:
+        """Return the configuration that says most: the lossless one where there is one; None for the default."""
+        return LOSSLESS if LOSSLESS in self.config_names else None
+
+    def load(self, config_name: str | None = None) -> DatasetDict:
+        """Return the splits of a configuration, without a check of what the card says about them.
+
+        Raises:
+            DataSourceError: there is no such configuration, or the data cannot be read.
+            ArgumentError: ``config_name`` with a single file or a folder of ``save_to_disk``.
+        """
+        local = self.revision is None
+        saved = (Path(self.root) / "dataset_dict.json", Path(self.root) / "state.json")
+        if local and (self.files is None or any(path.exists() for path in saved)):
+            return as_splits(load_source(self.source, config_name=config_name))
+        with explain_unreadable(self.source):
+            loaded = load_dataset(
+                self.root if local else self.source,
+                config_name,
+                revision=self.revision,
+                token=self.token,
+                verification_mode=VerificationMode.NO_CHECKS,
+            )
+        return as_splits(loaded)
+
+    def find(self, pattern: str) -> list[str]:
+        """Return the files that match a pattern of the card's ``data_files``."""
+        return sorted(self.files.glob(f"{glob.escape(self.root)}/{pattern}")) if self.files is not None else []
+
+    def count_rows(self, path: str) -> int:
+        """Return the number of rows of a Parquet file, of which only the end is read."""
+        with self.files.open(path, "rb") as file:
+            return int(pq.read_metadata(file).num_rows)
+
+    def _read(self, name: str) -> str | None:
+        path = f"{self.root}/{name}"
+        if self.files is None or not self.files.exists(path):
+            return None
+        with self.files.open(path, "rb") as file:
+            return str(file.read().decode("utf-8"))
+
+
+def parse_release(name: str) -> tuple[str, str | None]:
+    """Return repository and revision of ``"me/repo@v1.0.0"``; the revision of ``"me/repo"`` is None.
+
+    Raises:
+        ArgumentError: nothing stands before or after the @.
+    """
+    repo_id, at, revision = name.partition("@")
+    if not repo_id or (at and not revision):
+        raise ArgumentError(f"Expected a release as REPO@REVISION, for instance me/repo@v1.0.0, got {name!r}.")
+    return repo_id, revision or None
+
+
+def open_source(source: str | Path, *, revision: str | None = None, token: str | None = None) -> Opened:
+    """Open a file, a folder, or a dataset on the Hub at one commit.
+
+    Args:
+        source: a path, or ``REPO`` or ``REPO@REVISION`` on the Hub.
+        revision: branch, tag or commit on the Hub.
+        token: for the Hub; the one of the environment if None.
+
+    Raises:
+        ArgumentError: a revision is given twice, or for a path.
+        DataSourceError: it is neither a path nor an id of the Hub.
+    """
+    path = Path(source).expanduser()
+    if str(source) and path.exists():
+        if revision is not None:
+            raise ArgumentError(f"revision={revision!r} has no effect on the local source {source}; leave it out.")
+        return Opened(str(path), None, token, LocalFileSystem() if path.is_dir() else None, str(path.absolute()))
+    repo_id, named = parse_release(str(source))
+    if named is not None and revision is not None:
+        raise ArgumentError(f"Expected one revision, got {named!r} in {source} and {revision!r}; leave one out.")
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        raise DataSourceError(
+            f"Expected a Hub id or an existing path, got {str(source)!r}: no such file or folder."
+        ) from None
+    commit = str(HfApi(token=token).dataset_info(repo_id, revision=named or revision).sha)
+    return Opened(repo_id, commit, token, HfFileSystem(token=token), f"datasets/{repo_id}@{commit}")

@@ -1,0 +1,1 @@
+"""A release: its card, its files, and its way to the Hub."""
