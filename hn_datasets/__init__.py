@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hn_datasets.formats import format_dataset
+    from hn_datasets.inspection.audit import audit, audit_dataset
+    from hn_datasets.inspection.comparison import compare
+    from hn_datasets.inspection.reproduction import reproduce
     from hn_datasets.methods import RandomNegatives, TopK, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
     from hn_datasets.miner import HardNegativeMiner, mine_negatives
     from hn_datasets.recipe import Recipe
+    from hn_datasets.release.card_data import CardMetadata
+    from hn_datasets.release.publishing import Release, publish
     from hn_datasets.statistics import MiningStatistics, compute_statistics
     from hn_datasets.store import EmbeddingStore
     from hn_datasets.teachers.bm25 import BM25Teacher
@@ -23,6 +28,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "BM25Teacher": "teachers.bm25",
+    "CardMetadata": "release.card_data",
     "DenseTeacher": "teachers.dense",
     "EmbeddingStore": "store",
     "HardNegativeMiner": "miner",
@@ -30,18 +36,25 @@ _MODULES = {
     "PrecomputedTeacher": "teachers.precomputed",
     "RandomNegatives": "methods",
     "Recipe": "recipe",
+    "Release": "release.publishing",
     "TopK": "methods",
     "TopKAbs": "methods",
     "TopKMarginPos": "methods",
     "TopKPercPos": "methods",
     "TopKShifted": "methods",
+    "audit": "inspection.audit",
+    "audit_dataset": "inspection.audit",
+    "compare": "inspection.comparison",
     "compute_statistics": "statistics",
     "format_dataset": "formats",
     "mine_negatives": "miner",
+    "publish": "release.publishing",
+    "reproduce": "inspection.reproduction",
 }
 
 __all__ = [
     "BM25Teacher",
+    "CardMetadata",
     "DenseTeacher",
     "EmbeddingStore",
     "HardNegativeMiner",
@@ -49,14 +62,20 @@ __all__ = [
     "PrecomputedTeacher",
     "RandomNegatives",
     "Recipe",
+    "Release",
     "TopK",
     "TopKAbs",
     "TopKMarginPos",
     "TopKPercPos",
     "TopKShifted",
+    "audit",
+    "audit_dataset",
+    "compare",
     "compute_statistics",
     "format_dataset",
     "mine_negatives",
+    "publish",
+    "reproduce",
 ]
 
 

@@ -21,6 +21,7 @@ from hn_datasets.columns import resolve_columns
 from hn_datasets.commands.audit import audit_command
 from hn_datasets.commands.compare import compare_command
 from hn_datasets.commands.errors import one_line_errors as _one_line_errors
+from hn_datasets.commands.publish import publish_command
 from hn_datasets.commands.reproduce import reproduce_command
 from hn_datasets.demo import run_demo
 from hn_datasets.display import pick_rows, render_row
@@ -231,5 +232,9 @@ def _teacher(recipe: Recipe | None, options: dict[str, Any]) -> Callable[[], Tea
     return functools.partial(BM25Teacher, **given) if name == "bm25" else functools.partial(DenseTeacher, name, **given)
 
 
-for _command in (audit_command, compare_command, reproduce_command):
+for _command in (audit_command, compare_command, publish_command, reproduce_command):
     main.add_command(_command)
+
+
+if __name__ == "__main__":
+    main()

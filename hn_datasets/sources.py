@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,9 +14,9 @@ from hn_datasets.columns import explain_unreadable
 from hn_datasets.errors import ArgumentError, DataSourceError, StoreError
 from hn_datasets.readme import render_readme
 from hn_datasets.record import RECORD_FILE, MiningRecord
+from hn_datasets.shards import split_file_name, write_shards
 
 READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
-SHARD_BYTES = 500_000_000
 RECIPE_FILE = "recipe.json"
 
 
@@ -90,9 +89,9 @@ def write_mined(
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as folder:
             stage = Path(folder) / "stage"
             (stage / "data").mkdir(parents=True)
-            splits = mined if isinstance(mined, DatasetDict) else {_split_name(mined): mined}
+            splits = mined if isinstance(mined, DatasetDict) else {str(mined.split or "train"): mined}
             for name, split in splits.items():
-                _write_shards(split, name, stage / "data")
+                write_shards(split, stage / "data", split_file_name(name))
             (stage / RECIPE_FILE).write_text(record.recipe.to_json() + "\n", encoding="utf-8")
             (stage / RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
             card = render_readme(record.recipe, record.statistics, record.rows, record.corpus, record.source)
@@ -119,18 +118,6 @@ def check_output(directory: Path, *, overwrite: bool) -> None:
         )
     if not overwrite:
         raise ArgumentError(f"{directory} holds a mined dataset already; name another folder, or pass --overwrite.")
-
-
-def _split_name(dataset: Dataset) -> str:
-    """Return a name that ``load_dataset`` reads back, also for the split ``train+test``."""
-    return re.sub(r"\W+", "_", str(dataset.split or "train")).strip("_")
-
-
-def _write_shards(split: Dataset, name: str, directory: Path) -> None:
-    shards = max(1, -(-(split.data.nbytes or 0) // SHARD_BYTES))
-    for index in range(shards):
-        path = directory / f"{name}-{index:05d}-of-{shards:05d}.parquet"
-        split.shard(shards, index, contiguous=True).to_parquet(str(path))
 
 
 def _check_repo_id(source: str) -> None:

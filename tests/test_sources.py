@@ -138,7 +138,7 @@ def test_any_split_has_a_file_name_that_is_read_back(tmp_path, mined_and_record,
 
 
 def test_large_splits_are_written_as_several_shards_in_order(tmp_path, mined_and_record, monkeypatch):
-    monkeypatch.setattr("hn_datasets.sources.SHARD_BYTES", 100)
+    monkeypatch.setattr("hn_datasets.shards.SHARD_BYTES", 100)
     mined, record = mined_and_record
     write_mined(mined, record, tmp_path / "out")
     assert len(list((tmp_path / "out" / "data").iterdir())) > 1

@@ -1,0 +1,228 @@
+"""A dataset repository on the Hub: who may write to it, and what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import HfApi, constants, get_token, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from hn_datasets.errors import ArgumentError, ReleaseError
+from hn_datasets.record import RECORD_FILE, MiningRecord
+from hn_datasets.release.card import CARD_FILE
+from hn_datasets.release.retrying import one_line, retry, status_of
+from hn_datasets.release.versions import Version
+
+Result = TypeVar("Result")
+DATASET = "dataset"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository that a user may write to, or propose changes to.
+
+    Attributes:
+        repo_id: with its namespace.
+        branch: that releases go to.
+        token: of the user; it stands in no text.
+        retry_seconds: how long a failing request is tried again.
+    """
+
+    repo_id: str
+    branch: str
+    token: str = field(repr=False)
+    retry_seconds: float
+
+    @property
+    def api(self) -> HfApi:
+        """The client of the Hub."""
+        return HfApi(token=self.token)
+
+    def call(self, request: Callable[..., Result], *args: Any, **options: Any) -> Result:
+        """Return what a request for this repository returns; it is tried again where that may help."""
+        return retry(self.retry_seconds, request, *args, repo_id=self.repo_id, repo_type=DATASET, **options)
+
+    def read_text(self, path: str, commit: str) -> str | None:
+        """Return the text of a small file at a commit; None where there is none."""
+        found = self._download(path, commit)
+        return found.read_bytes().decode("utf-8", errors="replace") if found is not None else None
+
+    def read_record(self, commit: str) -> MiningRecord | None:
+        """Return what ``mining.json`` holds at a commit; None where there is none.
+
+        Raises:
+            DataSourceError: it is no record, or one of a later schema.
+        """
+        found = self._download(RECORD_FILE, commit)
+        return MiningRecord.read(found.parent) if found is not None else None
+
+    def _download(self, path: str, commit: str) -> Path | None:
+        try:
+            return Path(self.call(hf_hub_download, filename=path, revision=commit, token=self.token))
+        except LocalEntryNotFoundError:  # which is an EntryNotFoundError, but says that the Hub gave no answer
+            raise
+        except EntryNotFoundError:
+            return None
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is at the end of the branch.
+
+    Attributes:
+        commit: its id; None where there is no repository yet.
+        tags: commit of each version that has a tag.
+        card: text of ``README.md``; None where there is none.
+        record: of ``mining.json``; None where there is none.
+    """
+
+    commit: str | None = None
+    tags: dict[Version, str] = field(default_factory=dict)
+    card: str | None = None
+    record: MiningRecord | None = None
+
+    @property
+    def untagged(self) -> Version | None:
+        """The version that was committed last, if its tag is missing: somebody is about to set it, or was stopped."""
+        version = Version.find(str(self.record.release.get("version", ""))) if self.record is not None else None
+        return version if version not in self.tags else None
+
+    @property
+    def last(self) -> Version | None:
+        """The highest version, tagged or not."""
+        versions = [*self.tags, *([self.untagged] if self.untagged is not None else [])]
+        return max(versions, default=None)
+
+    def commit_of(self, version: Version) -> str | None:
+        """Return the commit of a version; None where there is no such version."""
+        return self.tags.get(version) or (self.commit if version == self.untagged else None)
+
+
+def read_head(repository: Repository) -> Head:
+    """Return what is at the end of the branch.
+
+    Raises:
+        ReleaseError: there is no such branch.
+        DataSourceError: ``mining.json`` is no record, or one of a later schema.
+    """
+    try:
+        refs = repository.call(repository.api.list_repo_refs)
+    except RepositoryNotFoundError:
+        return Head()
+    branches = {ref.name: ref.target_commit for ref in refs.branches}
+    if repository.branch not in branches:
+        raise ReleaseError(
+            f"Expected one of the branches {', '.join(branches) or 'none'} of {repository.repo_id}, got "
+            f"{repository.branch!r}; create it first."
+        )
+    commit = branches[repository.branch]
+    tags = {version: ref.target_commit for ref in refs.tags if (version := _version_of(ref.name)) is not None}
+    return Head(commit, tags, repository.read_text(CARD_FILE, commit), repository.read_record(commit))
+
+
+def _version_of(tag: str) -> Version | None:
+    return Version.find(tag) if tag.startswith("v") else None
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Check the form of a name on the Hub.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ArgumentError(
+            f"Expected a repository such as 'me/qa-hard-negatives', got {repo_id!r} ({one_line(error)}); correct it."
+        ) from None
+
+
+def open_repository(
+    repo_id: str, *, token: str | None, branch: str | None, private: bool | None, create_pr: bool, retry_seconds: float
+) -> Repository:
+    """Return a repository, which need not exist yet, after a check that the user may do what a release needs.
+
+    Args:
+        repo_id: with or without its namespace, which is then the user's own.
+        token: of the user; the one of the environment if None.
+        branch: ``main`` if None.
+        private: of a repository that is to be made; None leaves it to the Hub.
+        create_pr: the release is to be proposed only.
+        retry_seconds: how long a failing request is tried again.
+
+    Raises:
+        ArgumentError: ``repo_id`` is no name; ``private`` has no effect on the repository, which is there already.
+        ReleaseError: there is no token, the Hub refuses it, or it has no right to write there.
+    """
+    check_repo_id(repo_id)
+    token = token or get_token()
+    if not token:
+        raise ReleaseError(
+            "Expected a token of the Hub with the right to write, got none; run `hf auth login`, or set HF_TOKEN."
+        )
+    user = _ask_who(token, retry_seconds)
+    own = [user["name"], *(entry["name"] for entry in user.get("orgs", ()))]
+    repo_id = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
+    namespace = repo_id.split("/")[0]
+    if namespace not in own and not create_pr:
+        raise ReleaseError(
+            f"Expected a repository of {', '.join(own)}, whose token this is, got {repo_id!r}; publish under one of "
+            "these names, or propose the release by create_pr."
+        )
+    repository = Repository(repo_id, branch or constants.DEFAULT_REVISION, token, retry_seconds)
+    _check_rights(repository, private=private, create_pr=create_pr)
+    return repository
+
+
+def _ask_who(token: str, retry_seconds: float) -> dict[str, Any]:
+    """Return who a token is from."""
+    try:
+        user: dict[str, Any] = retry(retry_seconds, HfApi(token=token).whoami)
+    except HfHubHTTPError as error:
+        raise ReleaseError(
+            f"Expected a valid token of the Hub, which refused this one (status {status_of(error)}); make a new one "
+            "in your settings there."
+        ) from None
+    role = user.get("auth", {}).get("accessToken", {}).get("role")
+    if role == "read":
+        raise ReleaseError(
+            f"Expected a token with the right to write, got one of {user['name']} that can only read; make another "
+            "one in your settings on the Hub."
+        )
+    return user
+
+
+def _check_rights(repository: Repository, *, private: bool | None, create_pr: bool) -> None:
+    try:
+        info = repository.call(repository.api.repo_info)
+        if not create_pr:
+            repository.call(repository.api.auth_check, write=True)
+    except RepositoryNotFoundError:
+        if create_pr:
+            raise ReleaseError(
+                f"Expected a repository that is there, got {repository.repo_id!r}, which is not, or is private; a "
+                "pull request cannot make it."
+            ) from None
+        return
+    except HfHubHTTPError as error:
+        raise ReleaseError(
+            f"Expected the right to write to {repository.repo_id}, the Hub says no ({one_line(error)}); ask its "
+            "owners, or propose the release by create_pr."
+        ) from None
+    if private is not None and bool(info.private) != private:
+        kind = "private" if info.private else "public"
+        raise ArgumentError(
+            f"private={private} has no effect: {repository.repo_id} is there and {kind}; leave it out, or change the "
+            "repository's settings on the Hub."
+        )

@@ -1,0 +1,153 @@
+"""The data and pictures of a release as files in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, get_args
+
+from datasets import Dataset, DatasetDict
+from datasets.utils import tqdm
+
+from hn_datasets.batches import OutputFormat
+from hn_datasets.errors import ArgumentError, ReleaseError, StoreError
+from hn_datasets.formats import format_dataset
+from hn_datasets.record import MiningRecord
+from hn_datasets.release.card_data import ConfigFiles
+from hn_datasets.release.plots import draw_pictures
+from hn_datasets.shards import split_file_name, write_shards
+
+NORMALIZED = "normalized"
+
+FileEntries: TypeAlias = dict[str, dict[str, str | int]]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What was written; the card and ``mining.json`` come later, for they tell of the version.
+
+    Attributes:
+        folder: where it lies.
+        configs: the configurations, the default one first.
+        files: for each file, by its path in the folder, ``sha256`` (64 hexadecimal characters) and ``size`` (bytes).
+        pictures: those of the files that are pictures.
+    """
+
+    folder: Path
+    configs: tuple[ConfigFiles, ...]
+    files: FileEntries
+    pictures: tuple[str, ...]
+
+    @property
+    def data(self) -> FileEntries:
+        """The files that hold rows."""
+        return {path: entry for path, entry in self.files.items() if path not in self.pictures}
+
+
+def check_layouts(layouts: Sequence[str]) -> tuple[OutputFormat, ...]:
+    """Return the layouts of a release as they are.
+
+    Raises:
+        ArgumentError: there is none, one is unknown, or one comes twice.
+    """
+    known: dict[str, OutputFormat] = {name: name for name in get_args(OutputFormat)}
+    given = () if isinstance(layouts, str) else tuple(known[name] for name in layouts if name in known)
+    if not given or len(set(given)) < len(layouts):
+        raise ArgumentError(
+            f"Expected layouts as a tuple of different names among {', '.join(known)}, the default first, "
+            f"got {layouts!r}; correct it."
+        )
+    return given
+
+
+def stage_files(
+    mined: Dataset | DatasetDict,
+    record: MiningRecord,
+    folder: Path,
+    *,
+    layouts: Sequence[OutputFormat],
+    shard_bytes: int | None = None,
+) -> Staged:
+    """Write every layout as Parquet shards, ``<config>/<split>-00000-of-00001.parquet``, and the pictures.
+
+    Args:
+        mined: rows with the mined columns.
+        record: names the text columns; its statistics are drawn.
+        folder: an empty folder.
+        layouts: the first one is the default configuration.
+        shard_bytes: at most so many bytes of Arrow data in a file.
+
+    Raises:
+        ReleaseError: a layout comes out without any row.
+        StoreError: the folder cannot be written, for instance because the disk is full.
+    """
+    try:
+        configs = tuple(
+            _stage_config(name, layout, table, folder, default=place == 0, shard_bytes=shard_bytes)
+            for place, (name, layout, table) in enumerate(_iter_configs(mined, record, layouts))
+        )
+        pictures = draw_pictures(record.statistics, method=record.recipe.method)
+        for path, content in pictures.items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_bytes(content)
+        files = {path: _describe(folder / path) for path in _list_files(folder)}
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(
+            error.errno, f"Could not write the release to {folder} ({reason}); free some space, and run again."
+        ) from error
+    return Staged(folder, configs, files, tuple(pictures))
+
+
+def _iter_configs(
+    mined: Dataset | DatasetDict, record: MiningRecord, layouts: Sequence[OutputFormat]
+) -> Iterator[tuple[str, OutputFormat, DatasetDict]]:
+    """Yield name, layout and splits of each configuration; of the three normalized tables, each is one."""
+    recipe = record.recipe
+    for layout in layouts:
+        formatted = format_dataset(
+            mined,
+            layout,
+            anchor_column_name=recipe.anchor_column_name,
+            positive_column_name=recipe.positive_column_name,
+        )
+        if layout == NORMALIZED:
+            for name in ("scores", "queries", "documents"):  # the first one is what a user joins the others to
+                yield f"{NORMALIZED}-{name}", layout, DatasetDict(train=formatted[name])
+            continue
+        splits = formatted if isinstance(formatted, DatasetDict) else {str(formatted.split or "train"): formatted}
+        yield layout, layout, DatasetDict({split_file_name(name): split for name, split in splits.items()})
+
+
+def _stage_config(
+    name: str, layout: str, splits: DatasetDict, folder: Path, *, default: bool, shard_bytes: int | None
+) -> ConfigFiles:
+    if not any(splits.num_rows.values()):
+        raise ReleaseError(
+            f"Expected rows in the layout {layout!r}, it has none, for every row has fewer negatives than it needs; "
+            "publish another layout, such as 'triplet'."
+        )
+    directory = folder / name
+    directory.mkdir()
+    for split, rows in tqdm(splits.items(), desc=f"Writing {name}", unit="split", disable=None):
+        write_shards(rows, directory, split, shard_bytes=shard_bytes)
+    return ConfigFiles(
+        config_name=name,
+        layout=layout,
+        default=default,
+        data_files={split: f"{name}/{split}-*.parquet" for split in splits},
+        features=next(iter(splits.values())).features,
+        num_examples=dict(splits.num_rows),
+        num_bytes={split: rows.data.nbytes for split, rows in splits.items()},
+    )
+
+
+def _list_files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _describe(path: Path) -> dict[str, str | int]:
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": path.stat().st_size}

@@ -1,0 +1,256 @@
+"""A staged release on its way to the Hub: large files first, then one commit with all of it, then the tag.
+
+Whatever happens on the way, the same call can be made again. It looks at what is there: a release that was committed
+but has no tag only gets its tag, and one that is complete is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, RepoCard
+from huggingface_hub.errors import HfHubHTTPError
+
+from hn_datasets.errors import ReleaseError
+from hn_datasets.record import RECORD_FILE, MiningRecord
+from hn_datasets.release.card import CARD_FILE
+from hn_datasets.release.drafting import Draft, Place, write_papers
+from hn_datasets.release.repository import DATASET, Head, Repository, read_head
+from hn_datasets.release.retrying import Patience, is_conflict, is_passing, one_line, retry, status_of
+from hn_datasets.release.staging import FileEntries, Staged
+from hn_datasets.release.versions import Bump, Version
+
+CompareWith = Callable[[str], float | None]
+
+
+class Verdict(NamedTuple):
+    """What is to be done.
+
+    Attributes:
+        version: of the release.
+        commit: that has it already; None if it is to be committed.
+    """
+
+    version: Version
+    commit: str | None
+
+
+class Uploaded(NamedTuple):
+    """Where a release is.
+
+    Attributes:
+        version: of the release.
+        commit: that has it.
+        pull_request: address of the request that proposes it; None where it is published.
+    """
+
+    version: Version
+    commit: str
+    pull_request: str | None
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What the upload needs beside the files.
+
+    Attributes:
+        wanted: the version, or the step from the last one.
+        compare_with: returns the share of negatives in common with the data at a commit.
+        private: of a repository that is made; None leaves it to the Hub.
+        create_pr: propose the release.
+        message: title of the commit; the version if None.
+    """
+
+    wanted: Version | Bump
+    compare_with: CompareWith
+    private: bool | None
+    create_pr: bool
+    message: str | None
+
+
+def decide(
+    repository: Repository, head: Head, wanted: Version | Bump, record: MiningRecord, files: FileEntries | None = None
+) -> Verdict:
+    """Return which version a release is, and whether it is there already.
+
+    Args:
+        repository: that it goes to.
+        head: what is at the end of the branch.
+        wanted: the version, or the step from the last one.
+        record: of the release.
+        files: of the data; before they are staged None, and then a release that may be the same counts as the same.
+
+    Raises:
+        ReleaseError: the version is taken, or below the last one.
+    """
+    last = head.last
+    candidate = wanted if isinstance(wanted, Version) else last
+    commit = head.commit_of(candidate) if candidate is not None else None
+    if candidate is not None and commit is not None:
+        there = repository.read_record(commit)
+        if there is not None and _is_same(there, record, files):
+            return Verdict(candidate, commit)
+    if not isinstance(wanted, Version):
+        return Verdict((last or Version()).bump(wanted), None)
+    if last is None or wanted > last:
+        return Verdict(wanted, None)
+    state = "is there with other data or layouts, and a version never changes" if commit else f"is below the last one, {last}"
+    raise ReleaseError(
+        f"Expected a version above {last} for {repository.repo_id}, got {wanted}, which {state}; publish "
+        f"{last.bump('patch')} instead."
+    )
+
+
+def upload_release(repository: Repository, staged: Staged, draft: Draft, upload: Upload) -> Uploaded:
+    """Commit a staged release and tag it.
+
+    Raises:
+        ReleaseError: the version was taken meanwhile, the Hub refuses something, or it does not answer for too long.
+    """
+    try:
+        retry(
+            repository.retry_seconds,
+            repository.api.create_repo,
+            repository.repo_id,
+            repo_type=DATASET,
+            private=upload.private,
+            exist_ok=True,
+        )
+        additions = _upload_large_files(repository, staged, upload)
+        done = _commit(repository, staged, draft, upload, additions)
+        if done.pull_request is None:
+            _tag(repository, done.version, done.commit, draft.notes)
+    except HfHubHTTPError as error:
+        raise ReleaseError(
+            f"Expected the Hub to take the release, it answered {status_of(error)} ({one_line(error)}); see to that, "
+            "and run the same again: what is there already stays."
+        ) from error
+    return done
+
+
+def check_card_on_hub(repository: Repository, text: str) -> None:
+    """Ask the Hub whether it takes a card.
+
+    Raises:
+        ReleaseError: it does not; the message says why.
+    """
+    try:
+        card = RepoCard(text)
+        retry(repository.retry_seconds, card.validate, repo_type=DATASET)
+    except ValueError as error:
+        raise ReleaseError(
+            f"Expected a card that the Hub takes, it refuses this one ({one_line(error)}); correct the metadata."
+        ) from error
+
+
+def find_place(head: Head, version: Version, draft: Draft, compare_with: CompareWith) -> Place:
+    """Return the place of a new release behind the last one."""
+    last = head.last
+    commit = head.commit_of(last) if last is not None else None
+    earlier = head.record.release.get("versions", ()) if head.record is not None else ()
+    return Place(
+        version=version,
+        parent=draft.parent or (last.tag if last is not None else None),
+        common_share=compare_with(commit) if commit is not None else None,
+        earlier=tuple(earlier),
+        card=head.card,
+    )
+
+
+def _is_same(there: MiningRecord, record: MiningRecord, files: FileEntries | None) -> bool:
+    """Return whether a release is of the same mining, and where ``files`` are known, has the same data."""
+    same = (
+        there.recipe.digest == record.recipe.digest
+        and there.rows == record.rows
+        and there.corpus == record.corpus
+        and there.statistics == record.statistics
+    )
+    if files is None or not same:
+        return same
+    data = {path: entry for path, entry in there.release.get("files", {}).items() if path.endswith(".parquet")}
+    return data == files
+
+
+def _upload_large_files(repository: Repository, staged: Staged, upload: Upload) -> list[CommitOperationAdd]:
+    """Send the files one after another; what the Hub keeps as text waits for the commit."""
+    additions = []
+    for path in staged.files:
+        addition = CommitOperationAdd(path, str(staged.folder / path))
+        repository.call(
+            repository.api.preupload_lfs_files,
+            additions=[addition],
+            revision=repository.branch,
+            create_pr=upload.create_pr,
+        )
+        additions.append(addition)
+    return additions
+
+
+def _commit(
+    repository: Repository, staged: Staged, draft: Draft, upload: Upload, additions: list[CommitOperationAdd]
+) -> Uploaded:
+    """Commit on top of what is at the end of the branch, again and again while others do the same.
+
+    An attempt that failed may still have arrived: each begins with a look at what is there.
+    """
+    patience = Patience(repository.retry_seconds)
+    while True:
+        head = read_head(repository)
+        version, commit = decide(repository, head, upload.wanted, draft.record, staged.data)
+        if commit is not None:
+            return Uploaded(version, commit, None)
+        place = find_place(head, version, draft, upload.compare_with)
+        record = write_papers(draft, place, staged, token=repository.token)
+        try:
+            info = repository.api.create_commit(
+                repository.repo_id,
+                [*additions, *_paper_operations(staged, head, record)],
+                repo_type=DATASET,
+                revision=repository.branch,
+                parent_commit=head.commit,
+                create_pr=upload.create_pr,
+                commit_message=upload.message or f"Release {version}",
+                commit_description=draft.notes,
+            )
+        except Exception as error:
+            if not (is_conflict(error) or is_passing(error)):
+                raise
+            patience.wait(error)
+            continue
+        return Uploaded(version, info.oid, info.pr_url)
+
+
+def _paper_operations(
+    staged: Staged, head: Head, record: MiningRecord
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """Return the operations for card and record, and for files of the last release that this one does not have."""
+    before = head.record.release.get("files", {}) if head.record is not None else {}
+    gone = [path for path in before if path not in record.release["files"]]
+    papers = [CommitOperationAdd(name, (staged.folder / name).read_bytes()) for name in (CARD_FILE, RECORD_FILE)]
+    return [*papers, *(CommitOperationDelete(path, is_folder=False) for path in gone)]
+
+
+def _tag(repository: Repository, version: Version, commit: str, notes: str) -> None:
+    """Tag a commit; a tag that points to it already is fine.
+
+    Raises:
+        ReleaseError: the tag points to another commit, or the Hub refuses to set it.
+    """
+    if read_head(repository).tags.get(version) == commit:
+        return
+    try:
+        repository.call(repository.api.create_tag, tag=version.tag, tag_message=notes or None, revision=commit)
+    except HfHubHTTPError as error:
+        if status_of(error) == 409:
+            if read_head(repository).tags.get(version) == commit:
+                return
+            raise ReleaseError(
+                f"Expected to set the tag {version.tag} of {repository.repo_id}, it points to another commit now; "
+                "publish the next version."
+            ) from error
+        raise ReleaseError(
+            f"The release is committed as {commit[:12]}, but the Hub refuses its tag {version.tag} "
+            f"({one_line(error)}); see to that, and run the same again, which only sets the tag."
+        ) from error

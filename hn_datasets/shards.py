@@ -1,0 +1,39 @@
+"""Datasets as Parquet shards whose names ``load_dataset`` understands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from datasets import Dataset
+
+SHARD_BYTES = 500_000_000
+"""Size of a shard as Arrow data, in bytes; Parquet makes it smaller."""
+
+
+def split_file_name(split: str) -> str:
+    """Return a split's name as ``load_dataset`` reads it back: ``train_test`` for ``train+test``."""
+    return re.sub(r"\W+", "_", split).strip("_") or "train"
+
+
+def write_shards(dataset: Dataset, directory: Path, stem: str, *, shard_bytes: int | None = None) -> list[Path]:
+    """Write the rows in their order, as ``<stem>-00000-of-00002.parquet`` and so on; at least one file.
+
+    The writer of ``datasets`` cuts pages where the content says so, not at fixed sizes, so that a store which keeps
+    each piece once (Xet) takes only the changed pieces of the next version.
+
+    Args:
+        dataset: the rows; memory does not grow with their number.
+        directory: an existing folder.
+        stem: beginning of the names.
+        shard_bytes: at most so many bytes of Arrow data in a file, but at least one row; ``SHARD_BYTES`` if None.
+
+    Returns:
+        The files.
+    """
+    num_bytes = dataset.data.nbytes or 0
+    shards = min(max(1, -(-num_bytes // (shard_bytes or SHARD_BYTES))), max(1, len(dataset)))
+    paths = [directory / f"{stem}-{index:05d}-of-{shards:05d}.parquet" for index in range(shards)]
+    for index, path in enumerate(paths):
+        dataset.shard(shards, index, contiguous=True).to_parquet(str(path))
+    return paths
