@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from datasets import DatasetInfo, Features
@@ -72,6 +73,9 @@ class ConfigFiles:
         features: the columns, the same in every split.
         num_examples: rows of each split.
         num_bytes: bytes of each split in memory.
+        description: one line that no other release's configuration has. ``load_dataset`` keeps what it read from a
+            folder under the folder's name and what the card says, not under the files: without such a line it would
+            return the rows of another folder of the same name.
     """
 
     config_name: str
@@ -81,6 +85,7 @@ class ConfigFiles:
     features: Features
     num_examples: dict[str, int]
     num_bytes: dict[str, int]
+    description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -196,6 +201,37 @@ def default_config(configs: Sequence[ConfigFiles], others: Sequence[Mapping[str,
     return chosen[0]
 
 
+def check_one_reader(others: Sequence[Mapping[str, Any]]) -> None:
+    """Check that the other configurations are of Parquet files too.
+
+    ``load_dataset`` takes one reader for a whole repository, the one that suits the first configuration, so a release
+    beside files of another kind would make them unreadable (datasets 5.2).
+
+    Args:
+        others: entries of ``configs`` that stay beside those of a release.
+
+    Raises:
+        ArgumentError: one of them names files of another kind.
+    """
+    for entry in others:
+        for name in _file_names(entry.get("data_files")):
+            suffix = PurePosixPath(name).suffix
+            if suffix not in ("", ".parquet") and "*" not in suffix:
+                raise ArgumentError(
+                    f"Expected Parquet files in the configuration {entry['config_name']!r} of README.md, which is "
+                    f"kept, got {name!r}: datasets reads all of a repository by one reader; publish to another one."
+                )
+
+
+def _file_names(data_files: Any) -> list[str]:
+    """Return the paths and patterns of ``data_files``, in whatever form they stand."""
+    if isinstance(data_files, str):
+        return [data_files]
+    entries = list(data_files.values()) if isinstance(data_files, dict) else list(data_files or ())
+    paths = [entry.get("path") if isinstance(entry, dict) else entry for entry in entries]
+    return [name for path in paths for name in ([path] if isinstance(path, str) else path or [])]
+
+
 def sources_of(record: MiningRecord, metadata: CardMetadata) -> tuple[str, ...]:
     """Return the Hub ids that the texts come from: those given, else that of the record's source."""
     recorded = record.source.get("repo_id")
@@ -224,6 +260,7 @@ def merge_data(
     data = copy.deepcopy(dict(existing))
     others = {key: _keep(_entries(data, key), configs, outdated) for key in ("configs", "dataset_info")}
     default = default_config(configs, others["configs"])
+    check_one_reader(others["configs"])
     given: dict[str, Any] = {
         "pretty_name": metadata.pretty_name or data.get("pretty_name") or (repo_id or "").split("/")[-1] or None,
         **(_languages(metadata.language) or {"language": data.get("language")}),
@@ -282,7 +319,10 @@ def _keep(
 
 def _config_entry(config: ConfigFiles) -> dict[str, Any]:
     files = [{"split": split, "path": path} for split, path in config.data_files.items()]
-    return {"config_name": config.config_name, "data_files": files, **({"default": True} if config.default else {})}
+    entry: dict[str, Any] = {"config_name": config.config_name, "data_files": files}
+    if config.description is not None:
+        entry["description"] = config.description
+    return {**entry, **({"default": True} if config.default else {})}
 
 
 def _info_entry(config: ConfigFiles) -> dict[str, Any]:

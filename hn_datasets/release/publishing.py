@@ -19,7 +19,7 @@ from hn_datasets.files import cache_directory
 from hn_datasets.inspection.comparison import compare
 from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.record import RECORD_FILE, MiningRecord
-from hn_datasets.release.card import CardMetadata, validate_metadata
+from hn_datasets.release.card import CARD_FILE, CardMetadata, validate_metadata
 from hn_datasets.release.checking import check_mined, check_staged
 from hn_datasets.release.drafting import Draft, Place, check_draft, write_papers
 from hn_datasets.release.repository import Repository, check_repo_id, open_repository, read_head
@@ -199,9 +199,10 @@ def _publish_to_hub(
 
 
 def _check_papers(draft: Draft, place: Place, staged: Staged, repository: Repository) -> None:
-    record = write_papers(draft, place, staged, token=repository.token)
-    check_card_on_hub(repository, (staged.folder / "README.md").read_text(encoding="utf-8"))
-    check_staged(staged, record)
+    """Check what was staged by a card of its own, for that of the repository may tell of files that are only there."""
+    check_staged(staged, write_papers(draft, replace(place, card=None), staged))
+    write_papers(draft, place, staged, token=repository.token)
+    check_card_on_hub(repository, (staged.folder / CARD_FILE).read_text(encoding="utf-8"))
 
 
 def _publish_to_folder(

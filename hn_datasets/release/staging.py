@@ -18,6 +18,7 @@ from hn_datasets.record import MiningRecord
 from hn_datasets.release.card_data import ConfigFiles
 from hn_datasets.release.plots import draw_pictures
 from hn_datasets.shards import split_file_name, write_shards
+from hn_datasets.texts import digest_of
 
 NORMALIZED = "normalized"
 
@@ -131,8 +132,9 @@ def _stage_config(
         )
     directory = folder / name
     directory.mkdir()
+    written: list[Path] = []
     for split, rows in tqdm(splits.items(), desc=f"Writing {name}", unit="split", disable=None):
-        write_shards(rows, directory, split, shard_bytes=shard_bytes)
+        written += write_shards(rows, directory, split, shard_bytes=shard_bytes)
     return ConfigFiles(
         config_name=name,
         layout=layout,
@@ -141,6 +143,7 @@ def _stage_config(
         features=next(iter(splits.values())).features,
         num_examples=dict(splits.num_rows),
         num_bytes={split: rows.data.nbytes for split, rows in splits.items()},
+        description=f"layout {layout}, content {digest_of(*(str(_describe(path)['sha256']) for path in written))}",
     )
 
 

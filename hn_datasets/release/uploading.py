@@ -96,7 +96,11 @@ def decide(
         return Verdict((last or Version()).bump(wanted), None)
     if last is None or wanted > last:
         return Verdict(wanted, None)
-    state = "is there with other data or layouts, and a version never changes" if commit else f"is below the last one, {last}"
+    state = (
+        "is there with other data or layouts, and a version never changes"
+        if commit
+        else f"is below the last one, {last}"
+    )
     raise ReleaseError(
         f"Expected a version above {last} for {repository.repo_id}, got {wanted}, which {state}; publish "
         f"{last.bump('patch')} instead."

@@ -1,0 +1,221 @@
+"""Releases in a folder: what they hold, that they are checked before and after they are written, and bad input."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset
+from jsonschema import Draft202012Validator
+
+from hn_datasets import BM25Teacher, CardMetadata, HardNegativeMiner, TopK, audit, format_dataset, publish
+from hn_datasets.errors import ArgumentError, ColumnError, ReleaseError, ShortRowsWarning
+from hn_datasets.record import MiningRecord
+from tests.mined import PAIRS, mine
+
+pytestmark = pytest.mark.filterwarnings("ignore::hn_datasets.errors.WeakTeacherWarning")
+LICENSE = CardMetadata(license="cc-by-4.0")
+SCHEMA = json.loads((Path(__file__).parent.parent / "cards" / "mining.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return mine(tmp_path_factory.mktemp("store"))
+
+
+def release(made, folder, **options):
+    mined, record = made
+    return publish(mined, record=record, **{"version": "1.0.0", "metadata": LICENSE, "to_folder": folder, **options})
+
+
+def test_a_release_in_a_folder_loads_as_what_trains(made, tmp_path):
+    done = release(made, tmp_path / "out", notes="First release")
+    loaded = load_dataset(str(tmp_path / "out"), split="train")
+    assert loaded.to_dict() == format_dataset(made[0], "n-tuple").to_dict()
+    assert loaded.column_names == ["query", "answer", "negative_1", "negative_2", "negative_3"]
+    assert audit(tmp_path / "out").findings == ()
+    assert (done.version, done.tag, done.folder, done.commit) == ("1.0.0", "v1.0.0", tmp_path / "out", None)
+    files = {path.relative_to(done.folder).as_posix(): path.stat().st_size for path in done.folder.rglob("*.*")}
+    assert done.files == files
+    assert {"README.md", "mining.json", "n-tuple/train-00000-of-00001.parquet", "assets/scores.png"} <= files.keys()
+
+
+def test_every_layout_becomes_a_configuration_and_the_first_is_the_default(made, tmp_path):
+    layouts = ("labeled-pair", "n-tuple", "triplet", "labeled-list", "scored", "normalized")
+    release(made, tmp_path / "out", layouts=layouts)
+    tables = ["normalized-scores", "normalized-queries", "normalized-documents"]
+    assert sorted(get_dataset_config_names(str(tmp_path / "out"))) == sorted([*layouts[:-1], *tables])
+    for name in layouts[:-1]:
+        loaded = load_dataset(str(tmp_path / "out"), name, split="train")
+        assert loaded.to_dict() == format_dataset(made[0], name).to_dict(), name
+    normalized = format_dataset(made[0], "normalized")
+    for name in tables:
+        loaded = load_dataset(str(tmp_path / "out"), name, split="train")
+        assert loaded.to_dict() == normalized[name.split("-")[1]].to_dict(), name
+    assert "label" in load_dataset(str(tmp_path / "out"), split="train").column_names
+    assert audit(tmp_path / "out").ok
+
+
+def test_another_release_at_the_same_place_is_loaded_and_not_the_old_one_from_a_cache(made, tmp_path):
+    """Same folder name, version, rows and sizes; only the texts differ."""
+    other = mine(tmp_path / "store", pairs=[{**row, "query": row["query"].upper()} for row in PAIRS])
+    for number, one in enumerate((made, other)):
+        release(one, tmp_path / str(number) / "out")
+        loaded = load_dataset(str(tmp_path / str(number) / "out"), split="train")
+        assert loaded["query"][:] == one[0]["query"][:]
+    release(other, tmp_path / "0" / "out", overwrite=True)
+    assert load_dataset(str(tmp_path / "0" / "out"), split="train")["query"][:] == other[0]["query"][:]
+
+
+def test_splits_stay_apart_and_shards_stay_small(tmp_path):
+    rows = Dataset.from_list(PAIRS)
+    splits = DatasetDict(train=rows.select(range(24)), test=rows.select(range(24, 32)))
+    miner = HardNegativeMiner.from_dataset(
+        splits, teacher=BM25Teacher(), method=TopK(), num_negatives=2, store=tmp_path / "store"
+    )
+    mined = splits.map(miner, batched=True)
+    publish(mined, miner=miner, version="0.1.0", metadata=LICENSE, to_folder=tmp_path / "out", shard_bytes=2000)
+    assert len(list((tmp_path / "out" / "n-tuple").glob("train-*.parquet"))) > 1
+    loaded = load_dataset(str(tmp_path / "out"))
+    assert loaded["train"].to_dict() == format_dataset(mined, "n-tuple")["train"].to_dict()
+    assert loaded["test"].num_rows == 8
+
+
+def test_the_record_says_what_was_published(made, tmp_path):
+    release(made, tmp_path / "out", repo_id="me/qa", notes="  First ", parent="me/other@v1.0.0", version="2.1.0")
+    record = MiningRecord.read(tmp_path / "out")
+    assert record.recipe == made[1].recipe
+    told = {name: record.release[name] for name in ("repo_id", "version", "parent", "notes", "layouts")}
+    assert told == {
+        "repo_id": "me/qa", "version": "2.1.0", "parent": "me/other@v1.0.0", "notes": "First", "layouts": ["n-tuple"],
+    }  # fmt: skip
+    assert all((tmp_path / "out" / name).is_file() for name in record.release["files"])
+    (version,) = record.release["versions"]
+    assert (version["version"], version["rows"], version["common_share"]) == ("2.1.0", 32, None)
+    assert version["mean_margin"] == pytest.approx(record.statistics.difference.mean)
+    Draft202012Validator(SCHEMA).validate(json.loads((tmp_path / "out" / "mining.json").read_text(encoding="utf-8")))
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    data = yaml.safe_load(card.split("---")[1])
+    assert data["license"] == "cc-by-4.0"
+    assert data["dataset_info"]["splits"][0]["num_examples"] == 32
+    assert "me/other@v1.0.0" in card
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"version": "1"}, ArgumentError, "a version such as"),
+        ({"metadata": "cc-by-4.0"}, ArgumentError, "CardMetadata"),
+        ({"metadata": CardMetadata(license="")}, ArgumentError, "licence"),
+        ({"metadata": CardMetadata(license="other")}, ArgumentError, "license_name"),
+        ({"repo_id": "a/b/c"}, ArgumentError, "Expected a repository such as"),
+        ({"repo_id": "me/with space"}, ArgumentError, "Expected a repository such as"),
+        ({"layouts": ()}, ArgumentError, "different names among"),
+        ({"layouts": "n-tuple"}, ArgumentError, "different names among"),
+        ({"layouts": ("n-tuple", "n-tuple")}, ArgumentError, "different names among"),
+        ({"layouts": ("pairs",)}, ArgumentError, "different names among"),
+        ({"notes": "a\nb"}, ArgumentError, "notes on one line"),
+        ({"dry_run": True}, ArgumentError, "dry_run has no effect with to_folder"),
+        ({"private": False}, ArgumentError, "private has no effect with to_folder"),
+        ({"token": "hf_x", "create_pr": True}, ArgumentError, "token, create_pr has no effect"),
+        ({"to_folder": None}, ArgumentError, "repo_id.*or to_folder, got neither"),
+        ({"to_folder": None, "repo_id": "me/qa", "overwrite": True}, ArgumentError, "overwrite has no effect"),
+        ({"record": None}, ArgumentError, "got neither"),
+        ({"record": None, "miner": "bm25"}, ArgumentError, "HardNegativeMiner as miner, got str"),
+        ({"template": "no/such/template.j2"}, ArgumentError, "template"),
+        ({"mined": [1]}, ArgumentError, "Dataset or DatasetDict, got list"),
+        ({"mined": Dataset.from_list(PAIRS)}, ColumnError, "no column negatives"),
+    ],
+)
+def test_bad_input_is_an_error_before_anything_is_staged(made, tmp_path, options, error, message):
+    mined, record = options.pop("mined", made[0]), options.pop("record", made[1])
+    options = {"version": "1.0.0", "metadata": LICENSE, "to_folder": tmp_path / "out", **options}
+    with pytest.raises(error, match=message) as raised:
+        publish(mined, record=record, **options)
+    assert "\n" not in str(raised.value)
+    assert not any(tmp_path.iterdir())
+
+
+def test_no_rows_are_no_release(made, tmp_path):
+    with pytest.raises(ArgumentError, match="got 0 rows"):
+        release((made[0].select([]), made[1]), tmp_path / "out")
+
+
+def test_statistics_of_other_data_are_refused(made, tmp_path):
+    with pytest.raises(ReleaseError, match="sound and agrees with its record"):
+        release((made[0].select(range(31)), made[1]), tmp_path / "out")
+    other = replace(made[1], statistics=replace(made[1].statistics, short_rows=1))
+    with pytest.raises(ReleaseError, match="statistics of the data are others"):
+        release((made[0], other), tmp_path / "out")
+
+
+def test_unsound_data_is_refused(made, tmp_path):
+    broken = made[0].map(lambda row: {"negatives": [row["answer"], *row["negatives"][1:]]})
+    with pytest.raises(ReleaseError, match="32 times that a negative is a positive of its row"):
+        release((broken, made[1]), tmp_path / "out")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_template_with_an_unknown_variable_is_named(made, tmp_path):
+    (tmp_path / "card.j2").write_text("# {{ title }}\n{{ no_such_thing }}\n")
+    with pytest.raises(ArgumentError, match=r"card\.j2, got no_such_thing"):
+        release(made, tmp_path / "out", template=tmp_path / "card.j2")
+    (tmp_path / "card.j2").write_text("# Our own {{ title }}\n")
+    release(made, tmp_path / "out", template=tmp_path / "card.j2", repo_id="me/qa")
+    assert "# Our own qa" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_layout_without_rows_is_refused(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ShortRowsWarning)
+        made = mine(tmp_path / "store", pairs=[{**row, "answer": "The same for all"} for row in PAIRS])
+        with pytest.raises(ReleaseError, match="Expected rows in the layout 'n-tuple'"):
+            release(made, tmp_path / "out")
+        release(made, tmp_path / "out", layouts=("scored",))
+
+
+def test_folders_with_something_else_are_never_replaced(made, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("keep me")
+    for overwrite in (False, True):
+        with pytest.raises(ArgumentError, match="holds something else"):
+            release(made, tmp_path / "out", overwrite=overwrite)
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "keep me"
+    release(made, tmp_path / "new")
+    with pytest.raises(ArgumentError, match="holds a release already"):
+        release(made, tmp_path / "new")
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from datasets import load_dataset
+from hn_datasets import CardMetadata, publish
+from hn_datasets.errors import StoreError
+from hn_datasets.record import MiningRecord
+folder, out = map(Path, sys.argv[1:])
+mined = load_dataset("parquet", data_files=str(folder / "rows.parquet"), split="train")
+options = {"record": MiningRecord.read(folder), "version": "1.0.0", "metadata": CardMetadata(license="mit")}
+publish(mined, to_folder=out / "first", **options)
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+try:
+    publish(mined, to_folder=out / "second", **options)
+except StoreError as error:
+    print(error.args[-1])
+"""
+
+
+def test_a_full_disk_leaves_nothing_behind(made, tmp_path):
+    mined, record = made
+    mined.to_parquet(str(tmp_path / "rows.parquet"))
+    (tmp_path / "mining.json").write_text(record.to_json(), encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    call = [sys.executable, "-W", "ignore", "-c", FULL_DISK, str(tmp_path), str(tmp_path / "out")]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, env=os.environ)
+    assert "Could not write the release" in done.stdout and "free some space" in done.stdout, done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["first"]
