@@ -8,15 +8,17 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import click
 import pytest
 from click.testing import CliRunner
 from datasets import Dataset, DatasetDict, load_dataset
 
 from hn_datasets import BM25Teacher, HardNegativeMiner, TopKPercPos
-from hn_datasets.cli import main
+from hn_datasets.cli import COMMANDS, INTERRUPTED, main
 from hn_datasets.display import pick_rows, render_row
-from hn_datasets.recipe import Recipe
+from hn_datasets.recipe import SAMPLINGS, Recipe
 from hn_datasets.store import SHARD_TEXTS
+from hn_datasets.teachers.dense import PRECISIONS
 from tests.test_map import PAIRS
 
 pytestmark = pytest.mark.filterwarnings("default::hn_datasets.errors.WeakTeacherWarning")
@@ -31,6 +33,10 @@ def source(tmp_path):
 
 def call(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def command_of(name):
+    return main.get_command(click.Context(main), name)
 
 
 def with_progress_bars():
@@ -145,7 +151,7 @@ def test_every_command_has_an_example_that_its_options_accept(command, tmp_path,
     for example in examples:
         arguments = shlex.split(example)[1:]
         assert arguments[0] == command
-        main.commands[command].make_context(command, arguments[1:])
+        command_of(command).make_context(command, arguments[1:])
 
 
 def test_the_installed_command_is_quiet_when_nobody_watches(source, tmp_path):
@@ -297,7 +303,7 @@ def test_the_examples_of_cache_run(source, tmp_path, minilm_path, monkeypatch):
         assert done.exit_code == 0, (example, done.output)
 
 
-INTERRUPTED = """
+INTERRUPTING_TEACHER = """
 import os, signal
 from pathlib import Path
 import torch
@@ -331,7 +337,7 @@ class Interrupted(InputModule):
 def test_ctrl_c_keeps_what_was_embedded_and_shows_no_traceback(tmp_path, monkeypatch):
     teacher, encoded = tmp_path / "teacher", tmp_path / "encoded"
     teacher.mkdir()
-    (teacher / "interrupted.py").write_text(INTERRUPTED)
+    (teacher / "interrupted.py").write_text(INTERRUPTING_TEACHER)
     modules = [{"idx": 0, "name": "0", "path": "", "type": "interrupted.Interrupted"}]
     (teacher / "modules.json").write_text(json.dumps(modules))
     num_rows = SHARD_TEXTS + 900
@@ -346,9 +352,9 @@ def test_ctrl_c_keeps_what_was_embedded_and_shows_no_traceback(tmp_path, monkeyp
         monkeypatch.setenv(name, str(value))
     encoded.write_text("0")
     stopped = subprocess.run(run, capture_output=True, text=True, check=False, env=with_progress_bars())
-    assert stopped.returncode == 1
+    assert stopped.returncode == INTERRUPTED
     assert stopped.stdout == ""
-    assert stopped.stderr.strip() == "Aborted!"
+    assert stopped.stderr == "Interrupted.\n"
     assert not (tmp_path / "mined").exists()
     monkeypatch.setenv("STOP_AFTER", str(10**9))
     encoded.write_text("0")
@@ -357,3 +363,78 @@ def test_ctrl_c_keeps_what_was_embedded_and_shows_no_traceback(tmp_path, monkeyp
     num_probes = 100  # at most: texts that tell what the weights are
     assert int(encoded.read_text()) <= 2 * num_rows - SHARD_TEXTS + num_probes
     assert len(load_dataset(str(tmp_path / "mined"), split="train")) == num_rows
+
+
+def run_with_hook(hook, arguments):
+    """Run the command line in a process and a process group of its own, with ``hook`` watching what it does."""
+    code = f"import os, signal, sys\n{hook}\nsys.addaudithook(watch)\nfrom hn_datasets.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True, text=True, check=False, start_new_session=True, timeout=120, env=with_progress_bars(),
+    )  # fmt: skip
+
+
+DURING_AN_IMPORT = """
+def watch(event, arguments):
+    if event == "import" and arguments[0] == "MODULE":
+        signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("module", ["numpy", "datasets", "torch._C", "sentence_transformers", "hn_datasets.miner"])
+def test_ctrl_c_during_an_import_is_one_line(source, tmp_path, module):
+    arguments = ["mine", source, "--teacher", "bm25", "--output", tmp_path / "mined"]
+    stopped = run_with_hook(DURING_AN_IMPORT.replace("MODULE", module), arguments)
+    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (INTERRUPTED, "", "Interrupted.\n")
+
+
+IN_A_WORKER = """
+first = os.getpid()
+def watch(event, arguments):
+    if event == "pickle.find_class" and os.getpid() != first and arguments[1] == "HardNegativeMiner":
+        os.killpg(0, signal.SIGINT)
+"""
+"""What a terminal does at Ctrl-C, to all processes, when a worker has got its task."""
+
+
+def test_ctrl_c_in_workers_is_one_line_too(source, tmp_path):
+    arguments = ["mine", source, "--teacher", "bm25", "--num-proc", 2, "--output", tmp_path / "mined"]
+    stopped = run_with_hook(IN_A_WORKER, arguments)
+    assert stopped.returncode == INTERRUPTED
+    assert [line for line in stopped.stderr.splitlines() if not line.startswith("Warning")] == ["Interrupted."]
+    assert not (tmp_path / "mined").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["mine"], ["cache"], ["demo"]])
+def test_help_imports_no_large_library(command):
+    large = ["torch", "datasets", "pyarrow", "sentence_transformers", "transformers"]
+    code = (
+        "import atexit, sys; from hn_datasets.cli import main\n"
+        f"atexit.register(lambda: print([name for name in {large} if name in sys.modules], file=sys.stderr))\n"
+        f"main([*{command}, '--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage" in done.stdout
+    assert done.stderr == "[]\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_has_what_each_says_of_itself(name):
+    command = command_of(name)
+    assert command.name == name
+    assert f"  {name} " in call("--help").stdout
+    first, listed = (text.rstrip(".").split() for text in (command.get_short_help_str(200), COMMANDS[name][1]))
+    assert first[:4] == listed[:4]
+
+
+def test_the_module_runs_as_the_command_does():
+    done = subprocess.run(
+        [sys.executable, "-m", "hn_datasets.cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("hn-datasets, version ")
+
+
+def test_choices_are_those_of_the_library():
+    options = {option.name: option for option in command_of("mine").params}
+    assert tuple(options["sampling"].type.choices) == SAMPLINGS
+    assert tuple(options["precision"].type.choices) == PRECISIONS
