@@ -42,8 +42,9 @@ def load_source(
         _check_repo_id(source)
         with explain_unreadable(source):
             return load_dataset(source, config_name, split=split, revision=revision)
-    if config_name is not None or revision is not None:
-        raise ArgumentError(f"config_name and revision have no effect on the local source {source!r}; leave them out.")
+    for name, value in (("config_name", config_name), ("revision", revision)):
+        if value is not None:
+            raise ArgumentError(f"{name} has no effect on the local source {source!r}; leave it out.")
     if path.is_file():
         if path.suffix not in READERS:
             raise DataSourceError(f"Expected a file that ends in {', '.join(READERS)}, got {source!r}; convert it.")

@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 
 from hn_datasets import BM25Teacher, HardNegativeMiner, TopKPercPos
 from hn_datasets.cli import COMMANDS, INTERRUPTED, main
+from hn_datasets.commands.errors import name_options
 from hn_datasets.display import pick_rows, render_row
 from hn_datasets.recipe import SAMPLINGS, Recipe
 from hn_datasets.store import SHARD_TEXTS
@@ -85,12 +86,16 @@ def test_mine_with_bm25_keeps_splits_and_prints_json(tmp_path):
     [
         (["--teacher", "bm25", "--anchor-column", "qeury"], "'qeury'.*query (string)"),
         (["--teacher", "no/such-model"], "HF_HUB_OFFLINE"),
-        (["--teacher", "bm25", "--margin", "95"], "write 95 % as 0.95"),
-        (["--teacher", "bm25", "--method", "topk", "--margin", "0.5"], "has no margin"),
+        (["--teacher", "bm25", "--margin", "95"], "--margin: .*write 95 % as 0.95"),
+        (["--teacher", "bm25", "--method", "topk", "--margin", "0.5"], "--margin: Method 'topk' has no margin"),
         (["--teacher", "bm25", "--precision", "float32"], "--precision has no effect"),
         (["--teacher", "x", "--tokenizer", "kiwi"], "--tokenizer has no effect"),
-        (["--teacher", "bm25", "--pool", "20"], "pool has no effect"),
-        (["--teacher", "bm25", "--num-negatives", "0"], "num_negatives of at least 1"),
+        (["--teacher", "bm25", "--pool", "20"], "--pool has no effect with --sampling top"),
+        (["--teacher", "bm25", "--sampling", "random", "--pool", "3"], "--pool of at least --num-negatives 4, got 3"),
+        (["--teacher", "bm25", "--sampling", "softmax", "--temperature", "0"], "--temperature above 0, got 0.0"),
+        (["--teacher", "bm25", "--corpus-column", "x"], "--corpus-column has no effect without a corpus"),
+        (["--teacher", "bm25", "--config-name", "x"], "--config-name has no effect on the local source"),
+        (["--teacher", "bm25", "--num-negatives", "0"], "--num-negatives of at least 1, got 0"),
         (["--teacher", "bm25", "--corpus", "missing.jsonl"], "nothing is there"),
         (["--teacher", "bm25", "--revision", "main"], "no effect on the local source"),
         (["--teacher", "bm25", "--tokenizer", "no/such-tokenizer"], "no/such-tokenizer"),
@@ -111,6 +116,7 @@ def test_missing_sources_empty_texts_and_taken_folders(source, tmp_path):
     Dataset.from_list([*PAIRS, {"query": " ", "answer": "x"}]).to_json(str(tmp_path / "empty.jsonl"))
     empty = call("mine", tmp_path / "empty.jsonl", "--teacher", "bm25", "--output", tmp_path / "mined")
     assert "1 rows (32)" in empty.stderr
+    assert "pass --on-empty skip" in empty.stderr
     skipped = call(
         "mine", tmp_path / "empty.jsonl", "--teacher", "bm25", "--on-empty", "skip", "--output", tmp_path / "m"
     )
@@ -438,3 +444,28 @@ def test_choices_are_those_of_the_library():
     options = {option.name: option for option in command_of("mine").params}
     assert tuple(options["sampling"].type.choices) == SAMPLINGS
     assert tuple(options["precision"].type.choices) == PRECISIONS
+
+
+def test_the_help_of_mine_lists_every_option_once_in_sections():
+    text = call("mine", "--help").stdout
+    places = [text.index(f"\n{section}:\n") for section in ("Data", "Teacher", "Method", "Output", "Other")]
+    assert places == sorted(places)
+    listed = re.findall(r"^  (?:-h, )?(--[\w-]+)", text, re.MULTILINE)
+    assert sorted(listed) == sorted(
+        ["--help", *(option.opts[0] for option in command_of("mine").params if option.name != "source")]
+    )
+    sections = dict(zip(("Data", "Teacher", "Method", "Output"), re.split(r"\n\w+:\n", text)[1:], strict=False))
+    for section, options in {"Data": ["--split", "--corpus"], "Teacher": ["--device", "--tokenizer"],
+                             "Method": ["--margin", "--config"], "Output": ["--output", "--json"]}.items():  # fmt: skip
+        assert all(f"  {option} " in sections[section] for option in options)
+
+
+def test_columns_and_words_are_not_taken_for_options():
+    options = [option for option in command_of("mine").params if isinstance(option, click.Option)]
+    for message in (
+        "Expected a column 'num_negatives', the dataset has the columns batch_size (string), pool (string).",
+        "Expected an existing corpus file, got 'data/on_empty.jsonl': nothing is there; enlarge the pool.",
+    ):
+        assert name_options(message, options) == message
+    said = name_options("Pass query_prompt='a b', or trust_remote_code=True, split=x.", options)
+    assert said == "Pass --query-prompt 'a b', or --trust-remote-code, --split x."

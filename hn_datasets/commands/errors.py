@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Callable
+import re
+import shlex
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -40,3 +43,32 @@ def _is_of_the_hub(error: Exception) -> bool:
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
     return isinstance(error, (HfHubHTTPError, DatasetsError, ConnectionError))
+
+
+@contextlib.contextmanager
+def options_in_errors() -> Iterator[None]:
+    """Let errors of the library call its arguments by the options of the running command: ``--num-negatives``."""
+    try:
+        yield
+    except HNDatasetsError as error:
+        options = [item for item in click.get_current_context().command.params if isinstance(item, click.Option)]
+        raise click.ClickException(name_options(str(error.args[-1]), options)) from error
+
+
+def name_options(message: str, options: list[click.Option]) -> str:
+    """Return a message with ``on_empty='skip'`` as ``--on-empty skip``, and so on.
+
+    A name that is also a word, such as pool, is replaced only where the message begins with it. What is quoted, as
+    names of columns and paths are, stays as it is, and so does a column that is listed with its type.
+    """
+    for option in options:
+        flag = option.opts[0]
+        bare = rf"(?<![\w'/.-]){option.name}"
+        message = re.sub(rf"{bare}=('[^']*'|[\w.]*\w)", functools.partial(_with_value, flag, option.is_flag), message)
+        word = bare if "_" in str(option.name) else rf"(?:(?<=^Expected a )|^){option.name}"
+        message = re.sub(rf"{word}(?![\w'/.=-]| \()", flag, message)
+    return message
+
+
+def _with_value(flag: str, is_switch: bool, match: re.Match[str]) -> str:
+    return flag if is_switch else f"{flag} {shlex.quote(match[1].strip(chr(39)))}"

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hn_datasets.commands.errors import one_line_errors
+from hn_datasets.commands.errors import one_line_errors, options_in_errors
 from hn_datasets.errors import ArgumentError, HNDatasetsError
-from hn_datasets.methods import METHODS, method_from_dict, method_from_name
+from hn_datasets.methods import METHODS, Method, method_from_dict, method_from_name
 
 if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
     from hn_datasets.recipe import Recipe
+    from hn_datasets.record import MiningRecord
     from hn_datasets.teachers.base import Teacher
 
 # As in the modules that check them, which are slow to import.
@@ -29,44 +32,75 @@ SAMPLINGS = ("top", "random", "softmax", "top1+softmax")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
-@click.command("mine")
+class SectionOption(click.Option):
+    """An option that belongs to one section of its command's help."""
+
+    def __init__(self, *names: Any, section: str, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.section = section
+
+
+class SectionedCommand(click.Command):
+    """A command that lists its options section by section, in the order in which the sections begin."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those without a section last."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx) if isinstance(option, click.Option) else None
+            if record is not None:
+                sections.setdefault(getattr(option, "section", "Other"), []).append(record)
+        for section, records in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(records)
+
+
+data_option, teacher_option, method_option, output_option = (
+    functools.partial(click.option, cls=SectionOption, section=section)
+    for section in ("Data", "Teacher", "Method", "Output")
+)
+
+
+@click.command("mine", cls=SectionedCommand)
 @click.argument("source")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
-@click.option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
-@click.option("--teacher", help="Model name or folder, or 'bm25'.")
-@click.option("--method", type=click.Choice(list(METHODS)), help="Rule for the ceiling.  [default: topk-percpos]")
-@click.option("--margin", type=float, help="The method's number: percentage, margin, cap or shift.")
-@click.option("--num-negatives", type=int, help="Negatives per row.  [default: 4]")
-@click.option("--sampling", type=click.Choice(SAMPLINGS), help="How to pick from the best.  [default: top]")
-@click.option("--pool", type=int, help="How many of the best to draw from.")
-@click.option("--temperature", type=float, help="Temperature of the softmax.")
-@click.option("--seed", type=int, help="Seed of everything that is drawn.")
-@click.option("--anchor-column", "anchor_column_name", help="Column of the anchors.  [default: first text column]")
-@click.option("--positive-column", "positive_column_name", help="Column of the positives.  [default: next text column]")
-@click.option("--on-empty", type=click.Choice(["error", "skip"]), help="Rows without a text.  [default: error]")
-@click.option("--corpus", help="Further passages: a Parquet or JSON Lines file.")
-@click.option("--corpus-column", "corpus_column_name", help="Text column of the corpus.")
-@click.option(
+@data_option("--config-name", help="Configuration of a dataset on the Hub.")
+@data_option("--split", help="One split, or a part of it: 'train[:1000]'.  [default: all]")
+@data_option("--revision", help="Branch, tag or commit of a dataset on the Hub.")
+@data_option("--anchor-column", "anchor_column_name", help="Column of the anchors.  [default: first text column]")
+@data_option("--positive-column", "positive_column_name", help="Column of the positives.  [default: next text column]")
+@data_option("--on-empty", type=click.Choice(["error", "skip"]), help="Rows without a text.  [default: error]")
+@data_option("--corpus", help="Further passages: a Parquet or JSON Lines file.")
+@data_option("--corpus-column", "corpus_column_name", help="Text column of the corpus.")
+@teacher_option("--teacher", help="Model name or folder, or 'bm25'.  [required, unless --config names it]")
+@teacher_option("--query-prompt", help="Put before every anchor: a prompt's name or text.")
+@teacher_option("--corpus-prompt", help="Put before every passage: a prompt's name or text.")
+@teacher_option("--max-seq-length", type=int, help="Cut texts after so many tokens.")
+@teacher_option("--truncate-dim", type=int, help="Keep the first components of each vector.")
+@teacher_option("--precision", type=click.Choice(PRECISIONS), help="Of the model.  [default: auto]")
+@teacher_option("--device", multiple=True, help="cpu, cuda, cuda:0 ...; several times for several devices.")
+@teacher_option("--batch-size", type=int, help="Texts per forward pass.  [default: 32]")
+@teacher_option("--model-revision", help="Branch, tag or commit of the model on the Hub.")
+@teacher_option("--trust-remote-code", is_flag=True, default=None, help="Run code that comes with the model.")
+@teacher_option(
+    "--tokenizer", help="For BM25: words, kiwi, char-bigrams or a Hugging Face tokenizer.  [default: words]"
+)
+@teacher_option("--bm25-variant", type=click.Choice(["okapi", "l", "plus"]), help="[default: okapi]")
+@method_option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A recipe.json; other options override it.",
+    help="A recipe.json, teacher and columns included; other options override it.",
 )
-@click.option("--config-name", help="Configuration of a dataset on the Hub.")
-@click.option("--split", help="One split.  [default: all]")
-@click.option("--revision", help="Branch, tag or commit of a dataset on the Hub.")
-@click.option("--query-prompt", help="Put before every anchor: a prompt's name or text.")
-@click.option("--corpus-prompt", help="Put before every passage: a prompt's name or text.")
-@click.option("--max-seq-length", type=int, help="Cut texts after so many tokens.")
-@click.option("--truncate-dim", type=int, help="Keep the first components of each vector.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Of the model.  [default: auto]")
-@click.option("--device", multiple=True, help="cpu, cuda, cuda:0 ...; several times for several devices.")
-@click.option("--batch-size", type=int, help="Texts per forward pass.  [default: 32]")
-@click.option("--model-revision", help="Branch, tag or commit of the model on the Hub.")
-@click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that comes with the model.")
-@click.option("--tokenizer", help="For BM25: words, kiwi, char-bigrams or a Hugging Face tokenizer.  [default: words]")
-@click.option("--bm25-variant", type=click.Choice(["okapi", "l", "plus"]), help="[default: okapi]")
-@click.option("--num-proc", type=click.IntRange(min=1), help="Processes for the search.")
-@click.option("--json", "as_json", is_flag=True, help="Print the statistics as JSON.")
+@method_option("--method", type=click.Choice(list(METHODS)), help="Rule for the ceiling.  [default: topk-percpos]")
+@method_option("--margin", type=float, help="The method's number: percentage, margin, cap or shift.")
+@method_option("--num-negatives", type=int, help="Negatives per row.  [default: 4]")
+@method_option("--sampling", type=click.Choice(SAMPLINGS), help="How to pick from the best.  [default: top]")
+@method_option("--pool", type=int, help="How many of the best to draw from.")
+@method_option("--temperature", type=float, help="Temperature of the softmax.")
+@method_option("--seed", type=int, help="Seed of everything that is drawn.")
+@output_option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
+@output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
+@output_option("--num-proc", type=click.IntRange(min=1), help="Processes for the search.")
+@output_option("--json", "as_json", is_flag=True, help="Print the statistics as JSON, and nothing else.")
 @one_line_errors
 def mine_command(
     source: str, output: Path, overwrite: bool, config: Path | None, num_proc: int | None, as_json: bool, **options: Any
@@ -79,13 +113,27 @@ def mine_command(
       hn-datasets mine me/qa --teacher bm25 --tokenizer kiwi --num-negatives 4 --output mined
       hn-datasets mine pairs.parquet --config mined/recipe.json --margin 0.9 --output mined-90
     """
-    from hn_datasets.columns import resolve_columns
-    from hn_datasets.miner import HardNegativeMiner
-    from hn_datasets.record import MiningRecord
-    from hn_datasets.sources import check_output, describe_source, load_source, write_mined
+    from hn_datasets.sources import check_output, write_mined
 
     check_output(output, overwrite=overwrite)
     recipe = _read_recipe(config) if config else None
+    with options_in_errors():
+        mined, record = _mine(source, recipe, num_proc, options)
+    write_mined(mined, record, output, overwrite=overwrite)
+    click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False) if as_json else record.statistics.to_table())
+    click.echo("Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.timings.items()), err=True)
+    click.echo(f'Written: load_dataset("{output}")', err=True)
+
+
+def _mine(
+    source: str, recipe: Recipe | None, num_proc: int | None, options: dict[str, Any]
+) -> tuple[Dataset | DatasetDict, MiningRecord]:
+    """Load the source, mine it and return the mined dataset with its record; what is cheap to check comes first."""
+    from hn_datasets.columns import resolve_columns
+    from hn_datasets.miner import HardNegativeMiner
+    from hn_datasets.record import MiningRecord
+    from hn_datasets.sources import describe_source, load_source
+
     choices = _choices(recipe, options)
     load_teacher = _teacher(recipe, options)
     loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
@@ -97,11 +145,7 @@ def mine_command(
     with _workers_left_to_parent():
         mined = dataset.map(miner, batched=True, num_proc=num_proc, desc="Mining")
     timings = {"search": time.perf_counter() - start}
-    record = MiningRecord.of(mined, miner, source=describe_source(source, **loading), timings=timings)
-    write_mined(mined, record, output, overwrite=overwrite)
-    click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False) if as_json else record.statistics.to_table())
-    click.echo("Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.timings.items()), err=True)
-    click.echo(f'Written: load_dataset("{output}")', err=True)
+    return mined, MiningRecord.of(mined, miner, source=describe_source(source, **loading), timings=timings)
 
 
 @contextlib.contextmanager
@@ -146,11 +190,18 @@ def _choices(recipe: Recipe | None, options: dict[str, Any]) -> dict[str, Any]:
     if method is None and margin is not None:
         method = recipe.method.name if recipe else "topk-percpos"
     if method is not None:
-        given["method"] = method_from_name(method, margin)
+        given["method"] = _method(method, margin)
     base = {} if recipe is None else {name: value for name in names if (value := getattr(recipe, name)) is not None}
     if recipe is not None:
         base["method"] = method_from_dict(recipe.method.to_dict())
     return {**base, **given}
+
+
+def _method(name: str, margin: float | None) -> Method:
+    try:
+        return method_from_name(name, margin)
+    except ArgumentError as error:  # the library calls the number by what it is: percentage, margin, max_score, n
+        raise ArgumentError(f"--margin: {error}") from error
 
 
 def _teacher(recipe: Recipe | None, options: dict[str, Any]) -> Callable[[], Teacher]:
