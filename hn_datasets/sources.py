@@ -107,11 +107,26 @@ def write_mined(
 
 
 def check_output(directory: Path, *, overwrite: bool) -> None:
-    """Check that ``write_mined`` may write here, before anything expensive starts.
+    """Check that ``write_mined`` can and may write here, before anything expensive starts.
 
     Raises:
-        ArgumentError: the folder is there already and ``overwrite`` is off, or it holds something else.
+        ArgumentError: the folder is there already and ``overwrite`` is off, it holds something else, or no folder can
+            be made there.
     """
+    try:
+        _check_folder(directory, overwrite=overwrite)
+        parent = directory.absolute().parent
+        while not parent.exists():
+            parent = parent.parent
+        tempfile.TemporaryDirectory(dir=parent, prefix=f".{directory.name}-").cleanup()
+    except OSError as error:
+        raise ArgumentError(
+            f"Expected an output folder that can be written, got {str(directory)!r} ({error.strerror or error}); name "
+            "another."
+        ) from error
+
+
+def _check_folder(directory: Path, *, overwrite: bool) -> None:
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return
     if not (directory / RECIPE_FILE).exists():

@@ -1,6 +1,7 @@
 """The command line, as its users meet it."""
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -229,8 +230,12 @@ def test_options_override_the_recipe_and_the_recipe_beside_the_data_says_so(sour
         (b"[1]", 1, "JSON object, got list"),
         (b"\xff\xfe", 1, "cannot be read"),
         (b'{"teachr": {}}', 1, "Unknown recipe field teachr"),
-        (b'{"teacher": {"type": "bm25"}, "method": "topk"}', 1, "cannot be read"),
-        (b'{"teacher": {"type": "other"}}', 1, "Expected a teacher of type"),
+        (b'{"teacher": {"type": "bm25"}, "method": "topk"}', 1, "recipe.json: Expected method to be an object"),
+        (b'{"teacher": {"type": "other"}}', 1, "recipe.json: Expected a teacher of type"),
+        (b'{"teacher": [1]}', 1, "recipe.json: Expected teacher to be an object, the teacher's spec, got [1]."),
+        (b'{"teacher": {"type": [1]}}', 1, "recipe.json: Expected a teacher of type dense, bm25, precomputed, got [1]"),
+        (b'{"teacher": {"type": "dense"}}', 1, "recipe.json: Expected 'model' (str) in the spec of a dense teacher"),
+        (b'{"teacher": {}, "num_negatives": "4"}', 1, "recipe.json: Expected num_negatives of at least 1, got '4'."),
         (None, 2, "is a directory"),
     ],
 )
@@ -241,6 +246,7 @@ def test_a_recipe_that_is_none_is_refused(source, tmp_path, content, status, mes
     done = call("mine", source, "--config", path, *names, "--output", tmp_path / "mined")
     assert done.exit_code == status
     assert message in done.stderr.splitlines()[-1]
+    assert status == 2 or done.stderr.count("\n") == 1
     assert not (tmp_path / "mined").exists()
 
 
@@ -469,3 +475,50 @@ def test_columns_and_words_are_not_taken_for_options():
         assert name_options(message, options) == message
     said = name_options("Pass query_prompt='a b', or trust_remote_code=True, split=x.", options)
     assert said == "Pass --query-prompt 'a b', or --trust-remote-code, --split x."
+
+
+class Messages(logging.Handler):
+    """What libraries log, whether or not it would be shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.texts = []
+
+    def emit(self, record):
+        self.texts.append(record.getMessage())
+
+
+@pytest.mark.parametrize("damaged", ["pairs.jsonl", "pairs.parquet", "teacher"])
+def test_what_cannot_be_read_is_one_line_and_no_library_logs_another(tmp_path, monkeypatch, damaged):
+    monkeypatch.chdir(tmp_path)
+    name = damaged if damaged != "teacher" else "good.jsonl"
+    write_pairs(tmp_path / name)
+    if damaged != "teacher":
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-30])
+    messages = Messages()
+    loggers = [logging.getLogger(library) for library in ("datasets", "sentence_transformers")]
+    for logger in loggers:
+        logger.addHandler(messages)
+    done = call("mine", name, "--teacher", "bm25" if damaged != "teacher" else "./nofolder", "--output", "mined")
+    for logger in loggers:
+        logger.removeHandler(messages)
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert messages.texts == []
+
+
+@pytest.mark.parametrize("output", ["file/mined", "file", "file/a/b", "n" * 300])
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("something")
+    done = call("mine", "no-such-source.jsonl", "--teacher", "bm25", "--output", output)
+    assert done.exit_code == 1
+    assert re.fullmatch(r"Error: Expected an? (output folder that can be written|new or mined folder).*\n", done.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_an_output_in_a_folder_of_another_user_is_refused(source, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    done = call("mine", source, "--teacher", "bm25", "--output", tmp_path / "locked/mined")
+    assert "Permission denied" in done.stderr

@@ -116,9 +116,9 @@ def mine_command(
     from hn_datasets.sources import check_output, write_mined
 
     check_output(output, overwrite=overwrite)
-    recipe = _read_recipe(config) if config else None
+    recipe, saved = _read_recipe(config, with_teacher=options["teacher"] is None) if config else (None, None)
     with options_in_errors():
-        mined, record = _mine(source, recipe, num_proc, options)
+        mined, record = _mine(source, recipe, _teacher(saved, options), num_proc, options)
     write_mined(mined, record, output, overwrite=overwrite)
     click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False) if as_json else record.statistics.to_table())
     click.echo("Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.timings.items()), err=True)
@@ -126,7 +126,11 @@ def mine_command(
 
 
 def _mine(
-    source: str, recipe: Recipe | None, num_proc: int | None, options: dict[str, Any]
+    source: str,
+    recipe: Recipe | None,
+    load_teacher: Callable[[], Teacher],
+    num_proc: int | None,
+    options: dict[str, Any],
 ) -> tuple[Dataset | DatasetDict, MiningRecord]:
     """Load the source, mine it and return the mined dataset with its record; what is cheap to check comes first."""
     from hn_datasets.columns import resolve_columns
@@ -135,7 +139,6 @@ def _mine(
     from hn_datasets.sources import describe_source, load_source
 
     choices = _choices(recipe, options)
-    load_teacher = _teacher(recipe, options)
     loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
     corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
     dataset = load_source(source, **loading)
@@ -167,14 +170,17 @@ def _workers_left_to_parent() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _read_recipe(path: Path) -> Recipe:
+def _read_recipe(path: Path, *, with_teacher: bool) -> tuple[Recipe, Teacher | None]:
+    """Return the recipe in a file, and its teacher where that is wanted; errors name the file."""
     from hn_datasets.recipe import Recipe
+    from hn_datasets.teachers.loading import teacher_from_spec
 
     try:
-        return Recipe.from_json(path.read_text(encoding="utf-8"))
-    except HNDatasetsError:
-        raise
-    except (TypeError, ValueError) as error:  # bytes that are no UTF-8, or a field of another type
+        recipe = Recipe.from_json(path.read_text(encoding="utf-8"))
+        return recipe, teacher_from_spec(recipe.teacher) if with_teacher else None
+    except HNDatasetsError as error:
+        raise ArgumentError(f"{path}: {error.args[-1]}") from error
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise ArgumentError(
             f"Expected a recipe.json as mining writes it, got {str(path)!r}, which cannot be read ({error}); "
             "name another file."
@@ -204,11 +210,10 @@ def _method(name: str, margin: float | None) -> Method:
         raise ArgumentError(f"--margin: {error}") from error
 
 
-def _teacher(recipe: Recipe | None, options: dict[str, Any]) -> Callable[[], Teacher]:
-    """Return what loads the teacher that the options name, or the recipe's; the options are checked at once."""
+def _teacher(saved: Teacher | None, options: dict[str, Any]) -> Callable[[], Teacher]:
+    """Return what loads the teacher that the options name, or gives that of the recipe; the options are checked now."""
     from hn_datasets.teachers.bm25 import BM25Teacher
     from hn_datasets.teachers.dense import DenseTeacher
-    from hn_datasets.teachers.loading import teacher_from_spec
 
     name = options.pop("teacher")
     lexical = {"tokenizer": options.pop("tokenizer"), "bm25_variant": options.pop("bm25_variant")}
@@ -216,7 +221,7 @@ def _teacher(recipe: Recipe | None, options: dict[str, Any]) -> Callable[[], Tea
     dense = {name: options.pop(name) for name in (*names, "trust_remote_code", "model_revision")}
     devices = list(options.pop("device"))
     dense["device"] = devices if len(devices) > 1 else devices[0] if devices else None
-    if name is None and recipe is None:
+    if name is None and saved is None:
         raise click.UsageError("Missing option '--teacher': a model name or folder, or 'bm25'.")
     wrong = dense if name == "bm25" else lexical if name is not None else {**dense, **lexical}
     if useless := [option for option, value in wrong.items() if value is not None]:
@@ -224,8 +229,8 @@ def _teacher(recipe: Recipe | None, options: dict[str, Any]) -> Callable[[], Tea
         verb = "have" if len(useless) > 1 else "has"
         whose = f"the teacher {name!r}" if name else "the recipe's teacher"
         raise ArgumentError(f"{flags} {verb} no effect on {whose}; leave it out.")
-    if name is None and recipe is not None:
-        return functools.partial(teacher_from_spec, recipe.teacher)
+    if saved is not None:
+        return lambda: saved
     renamed = {"bm25_variant": "variant", "model_revision": "revision"}
     chosen = lexical if name == "bm25" else dense
     given = {renamed.get(option, option): value for option, value in chosen.items() if value is not None}
