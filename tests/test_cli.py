@@ -181,7 +181,7 @@ def test_a_row_is_shown_with_its_scores():
     text = render_row(row, "query", "answer", width=60)
     assert "anchor" in text
     assert "What is the card limit?" in text
-    assert text.count("0.7500") == 2
+    assert text.count("0.7500") == 1
     assert "0.5000" in text
     assert max(map(len, text.splitlines())) <= 60
     empty = {**row, "negatives": [], "negative_scores": []}
@@ -522,3 +522,48 @@ def test_an_output_in_a_folder_of_another_user_is_refused(source, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     done = call("mine", source, "--teacher", "bm25", "--output", tmp_path / "locked/mined")
     assert "Permission denied" in done.stderr
+
+
+def test_mine_shows_one_row_and_how_to_load_the_splits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    DatasetDict({"train": Dataset.from_list(PAIRS), "test": Dataset.from_list(PAIRS[:4])}).save_to_disk("saved")
+    done = call("mine", "saved", "--teacher", "bm25", "--output", "mined")
+    table, shown = done.stdout.rstrip().split("\n\n")[0], done.stdout.rstrip().split("\n\n")[-1]
+    assert table.startswith("Metric")
+    mined = load_dataset("mined", split="train")
+    assert shown == render_row(mined[pick_rows(mined, [0.5])[0]], "query", "answer")
+    code = re.search(r"^Written: (.*)$", done.stderr, re.MULTILINE)[1]
+    assert code == 'load_dataset("mined", split="train"); other splits: test'
+    quiet = call("mine", "saved", "--teacher", "bm25", "--json", "--output", "quiet")
+    assert json.loads(quiet.stdout)["rows"] == len(PAIRS) + 4
+
+
+@pytest.mark.parametrize("split", ["train", "train[:20]", "test"])
+def test_what_mine_says_was_written_can_be_pasted(source, tmp_path, split):
+    folder = tmp_path / 'a "quoted" folder'
+    Dataset.from_list(PAIRS).to_parquet(str(tmp_path / f"saved/{split.split('[')[0]}.parquet"))
+    done = call("mine", tmp_path / "saved", "--split", split, "--teacher", "bm25", "--output", folder)
+    assert done.exit_code == 0, done.output
+    code = re.search(r"^Written: (.*)$", done.stderr, re.MULTILINE)[1]
+    assert eval(code, {"load_dataset": load_dataset}).num_rows == (20 if "[" in split else len(PAIRS))
+
+
+def test_a_dataset_of_skipped_rows_alone_has_no_row_to_show(tmp_path):
+    rows = [*PAIRS[:2], {"query": " ", "answer": "x"}]
+    splits = {"train": Dataset.from_list(rows[2:]), "test": Dataset.from_list(rows[:2])}
+    DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    options = ["--teacher", "bm25", "--num-negatives", 1, "--on-empty", "skip"]
+    done = call("mine", tmp_path / "saved", *options, "--output", tmp_path / "mined")
+    assert done.exit_code == 0, done.output
+    assert "\nanchor  " in done.stdout
+
+
+def test_a_text_that_the_terminal_cannot_show_does_not_end_in_a_traceback(tmp_path):
+    rows = [{**row, "answer": f"한도 {row['answer']}"} for row in PAIRS]
+    Dataset.from_list(rows).to_json(str(tmp_path / "pairs.jsonl"), force_ascii=False)
+    arguments = ["mine", tmp_path / "pairs.jsonl", "--teacher", "bm25", "--output", tmp_path / "mined"]
+    done = subprocess.run(
+        [sys.executable, "-m", "hn_datasets.cli", *arguments],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert "\\ud55c\\ub3c4" in done.stdout

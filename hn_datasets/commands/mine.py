@@ -120,9 +120,32 @@ def mine_command(
     with options_in_errors():
         mined, record = _mine(source, recipe, _teacher(saved, options), num_proc, options)
     write_mined(mined, record, output, overwrite=overwrite)
-    click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False) if as_json else record.statistics.to_table())
+    if as_json:
+        click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
+    else:
+        click.echo(record.statistics.to_table())
+        _show_row(mined, record)
     click.echo("Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.timings.items()), err=True)
-    click.echo(f'Written: load_dataset("{output}")', err=True)
+    click.echo(f"Written: {_loading_code(output, record)}", err=True)
+
+
+def _loading_code(output: Path, record: MiningRecord) -> str:
+    """Return the line of Python that loads the first split, and after it the names of the others."""
+    written = {path.name.rsplit("-", 3)[0] for path in (output / "data").iterdir()}  # "train[:9]" is written as train_9
+    first, *others = [name for name in record.rows if name in written] or sorted(written)
+    code = f"load_dataset({json.dumps(str(output), ensure_ascii=False)}, split={json.dumps(first)})"
+    return f"{code}; other splits: {', '.join(others)}" if others else code
+
+
+def _show_row(mined: Dataset | DatasetDict, record: MiningRecord) -> None:
+    """Print the row with a middling positive score of the first split that has one: figures alone show no text."""
+    from hn_datasets.display import pick_rows, render_row
+
+    for split in mined.values() if isinstance(mined, dict) else [mined]:
+        for number in pick_rows(split, [0.5]):
+            recipe = record.recipe
+            click.echo("\n" + render_row(split[number], recipe.anchor_column_name, recipe.positive_column_name))
+            return
 
 
 def _mine(
