@@ -1,239 +1,96 @@
-"""The command line: it reads options, calls the library and prints what comes back."""
+"""The command line: it finds the command that is asked for, and imports no other.
+
+What makes a command slow to start is the import of its libraries, so each is loaded when it is run, and the list of
+commands, with a line of help on each, stands here.
+"""
 
 from __future__ import annotations
 
-import functools
-import json
+import importlib
+import os
+import signal
 import sys
-import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
-import datasets
-from huggingface_hub.utils import disable_progress_bars
-from transformers.utils import logging as transformers_logging
 
 from hn_datasets import __version__
-from hn_datasets.columns import resolve_columns
-from hn_datasets.commands.audit import audit_command
-from hn_datasets.commands.compare import compare_command
-from hn_datasets.commands.errors import one_line_errors as _one_line_errors
-from hn_datasets.commands.publish import publish_command
-from hn_datasets.commands.reproduce import reproduce_command
-from hn_datasets.demo import run_demo
-from hn_datasets.display import pick_rows, render_row
-from hn_datasets.errors import ArgumentError, HNDatasetsError
-from hn_datasets.methods import METHODS, method_from_dict, method_from_name
-from hn_datasets.miner import HardNegativeMiner
-from hn_datasets.recipe import SAMPLINGS, Recipe
-from hn_datasets.record import MiningRecord
-from hn_datasets.sources import check_output, describe_source, load_source, write_mined
-from hn_datasets.store import EmbeddingStore
-from hn_datasets.teachers.base import Teacher
-from hn_datasets.teachers.bm25 import BM25Teacher
-from hn_datasets.teachers.dense import PRECISIONS, DenseTeacher
-from hn_datasets.teachers.loading import teacher_from_spec
+
+COMMANDS = {
+    "demo": ("demo", "Mine the docstrings of Python's standard library with a small packaged teacher."),
+    "mine": ("mine", "Mine hard negatives for SOURCE: a Hub id, a Parquet, JSON Lines or CSV file, or a folder."),
+    "cache": ("cache", "List, size and prune the embedding store."),
+    "publish": ("publish", "Publish DIR, a folder that `mine` wrote, as a version on the Hub, or as a folder."),
+    "audit": ("audit", "Check a mined dataset, and whether its card, mining.json and data agree."),
+    "compare": ("compare", "Compare two mined datasets: rows and negatives in common, statistics, recipe."),
+    "reproduce": ("reproduce", "Mine a sample of a release again, and tell how many rows come out the same."),
+}
+"""Per command: its module in ``hn_datasets.commands``, which has it as ``<module>_command``, and a line of help."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of a program that the signal has ended: 128 + SIGINT."""
+
+HIDE_PROGRESS = ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class LazyGroup(click.Group):
+    """A group of commands that are imported when they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of that name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = COMMANDS[cmd_name][0]
+        command: click.Command = getattr(importlib.import_module(f"hn_datasets.commands.{module}"), f"{module}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Import and run a command; Ctrl-C at any moment of that is one line and exit status 130."""
+        try:
+            _prepare_streams()
+            return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            if not _is_interrupt(error):
+                raise
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # another Ctrl-C, while the interpreter ends, is silent too
+        click.echo("Interrupted.", err=True)
+        ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="hn-datasets")
 def main() -> None:
     """Hard negatives for training retrieval and embedding models.
 
-    Results go to stdout, progress and hints to stderr. Exit status: 0 fine, 1 a known error, 2 wrong usage.
+    Results go to stdout, progress and hints to stderr. Exit status: 0 fine, 1 a known error, 2 wrong usage, 130 Ctrl-C.
     """
     warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
+
+
+def _prepare_streams() -> None:
+    """Hide progress bars where nobody watches, and let no character of a text be one that cannot be printed."""
     if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
-        disable_progress_bars()
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        for name in HIDE_PROGRESS:  # the libraries read this when they are imported
+            os.environ.setdefault(name, "1")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
-@main.command()
-@click.option("--output", type=click.Path(path_type=Path), default=Path("demo-output"), help="Folder for the result.")
-@_one_line_errors
-def demo(output: Path) -> None:
-    """Mine the docstrings of Python's standard library with a small packaged teacher.
-
-    \b
-    Example:
-      hn-datasets demo --output demo-output
-    """
-    start = time.perf_counter()
-    record, mined = run_demo(output)
-    click.echo(record.statistics.to_table())
-    for row in (mined[number] for number in pick_rows(mined)):
-        click.echo("\n" + render_row(row, record.recipe.anchor_column_name, record.recipe.positive_column_name))
-    click.echo(f'\n{len(mined):,} rows: load_dataset("{output}", split="train")')
-    click.echo(f"Mined in {time.perf_counter() - start:.0f} s.", err=True)
-
-
-@main.command()
-@click.argument("source")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
-@click.option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
-@click.option("--teacher", help="Model name or folder, or 'bm25'.")
-@click.option("--method", type=click.Choice(list(METHODS)), help="Rule for the ceiling.  [default: topk-percpos]")
-@click.option("--margin", type=float, help="The method's number: percentage, margin, cap or shift.")
-@click.option("--num-negatives", type=int, help="Negatives per row.  [default: 4]")
-@click.option("--sampling", type=click.Choice(SAMPLINGS), help="How to pick from the best.  [default: top]")
-@click.option("--pool", type=int, help="How many of the best to draw from.")
-@click.option("--temperature", type=float, help="Temperature of the softmax.")
-@click.option("--seed", type=int, help="Seed of everything that is drawn.")
-@click.option("--anchor-column", "anchor_column_name", help="Column of the anchors.  [default: first text column]")
-@click.option("--positive-column", "positive_column_name", help="Column of the positives.  [default: next text column]")
-@click.option("--on-empty", type=click.Choice(["error", "skip"]), help="Rows without a text.  [default: error]")
-@click.option("--corpus", help="Further passages: a Parquet or JSON Lines file.")
-@click.option("--corpus-column", "corpus_column_name", help="Text column of the corpus.")
-@click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A recipe.json; other options override it.",
-)
-@click.option("--config-name", help="Configuration of a dataset on the Hub.")
-@click.option("--split", help="One split.  [default: all]")
-@click.option("--revision", help="Branch, tag or commit of a dataset on the Hub.")
-@click.option("--query-prompt", help="Put before every anchor: a prompt's name or text.")
-@click.option("--corpus-prompt", help="Put before every passage: a prompt's name or text.")
-@click.option("--max-seq-length", type=int, help="Cut texts after so many tokens.")
-@click.option("--truncate-dim", type=int, help="Keep the first components of each vector.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Of the model.  [default: auto]")
-@click.option("--device", multiple=True, help="cpu, cuda, cuda:0 ...; several times for several devices.")
-@click.option("--batch-size", type=int, help="Texts per forward pass.  [default: 32]")
-@click.option("--model-revision", help="Branch, tag or commit of the model on the Hub.")
-@click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that comes with the model.")
-@click.option("--tokenizer", help="For BM25: words, kiwi, char-bigrams or a Hugging Face tokenizer.  [default: words]")
-@click.option("--bm25-variant", type=click.Choice(["okapi", "l", "plus"]), help="[default: okapi]")
-@click.option("--num-proc", type=click.IntRange(min=1), help="Processes for the search.")
-@click.option("--json", "as_json", is_flag=True, help="Print the statistics as JSON.")
-@_one_line_errors
-def mine(
-    source: str, output: Path, overwrite: bool, config: Path | None, num_proc: int | None, as_json: bool, **options: Any
-) -> None:
-    """Mine hard negatives for SOURCE: a Hub id, a Parquet, JSON Lines or CSV file, or a folder.
-
-    \b
-    Examples:
-      hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --method topk-percpos --margin 0.95 --output mined
-      hn-datasets mine me/qa --teacher bm25 --tokenizer kiwi --num-negatives 4 --output mined
-      hn-datasets mine pairs.parquet --config mined/recipe.json --margin 0.9 --output mined-90
-    """
-    check_output(output, overwrite=overwrite)
-    recipe = _read_recipe(config) if config else None
-    choices = _choices(recipe, options)
-    load_teacher = _teacher(recipe, options)
-    loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
-    corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
-    dataset = load_source(source, **loading)
-    resolve_columns(dataset, choices.get("anchor_column_name"), choices.get("positive_column_name"))
-    miner = HardNegativeMiner.from_dataset(dataset, teacher=load_teacher(), **choices, **corpus)
-    start = time.perf_counter()
-    mined = dataset.map(miner, batched=True, num_proc=num_proc, desc="Mining")
-    timings = {"search": time.perf_counter() - start}
-    record = MiningRecord.of(mined, miner, source=describe_source(source, **loading), timings=timings)
-    write_mined(mined, record, output, overwrite=overwrite)
-    click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False) if as_json else record.statistics.to_table())
-    click.echo("Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.timings.items()), err=True)
-    click.echo(f'Written: load_dataset("{output}")', err=True)
-
-
-@main.command()
-@click.option(
-    "--prune-days", type=float, metavar="DAYS", help="Remove what was not used for so many days; 0 removes all."
-)
-@click.option(
-    "--prune", "address", metavar="ADDRESS", help="Remove the vectors at one address (its first characters do)."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-@_one_line_errors
-def cache(prune_days: float | None, address: str | None, as_json: bool) -> None:
-    """List, size and prune the embedding store.
-
-    \b
-    Examples:
-      hn-datasets cache
-      hn-datasets cache --prune-days 30
-      hn-datasets cache --prune 3fa9
-    """
-    store = EmbeddingStore()
-    if prune_days is not None or address is not None:
-        freed = store.prune(unused_days=prune_days, address=address)
-        click.echo(f"Freed {freed / 1e6:,.1f} MB in {store.directory}.", err=True)
-    rows = [
-        {
-            "address": info.address,
-            "teacher": info.description["teacher"].get("model", info.description["teacher"]["type"]),
-            "role": info.description["role"],
-            "megabytes": round(info.num_bytes / 1e6, 1),
-            "last_used": time.strftime("%Y-%m-%d", time.localtime(info.last_used)),
-        }
-        for info in store.spaces()
-    ]
-    if as_json:
-        click.echo(json.dumps({"directory": str(store.directory), "bytes": store.num_bytes, "spaces": rows}))
-        return
-    for row in rows:
-        click.echo("{address:.12}  {megabytes:>10,} MB  {last_used}  {role:<8}  {teacher}".format(**row))
-    click.echo(f"{store.num_bytes / 1e6:,.1f} MB in {store.directory}")
-
-
-def _read_recipe(path: Path) -> Recipe:
-    try:
-        return Recipe.from_json(path.read_text(encoding="utf-8"))
-    except HNDatasetsError:
-        raise
-    except (TypeError, ValueError) as error:  # bytes that are no UTF-8, or a field of another type
-        raise ArgumentError(
-            f"Expected a recipe.json as mining writes it, got {str(path)!r}, which cannot be read ({error}); "
-            "name another file."
-        ) from error
-
-
-def _choices(recipe: Recipe | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of the miner: those of the recipe, overridden by options."""
-    columns = ("anchor_column_name", "positive_column_name")
-    names = ("num_negatives", "sampling", "pool", "temperature", "seed", "on_empty", *columns)
-    given = {name: value for name in names if (value := options.pop(name)) is not None}
-    method, margin = options.pop("method"), options.pop("margin")
-    if method is None and margin is not None:
-        method = recipe.method.name if recipe else "topk-percpos"
-    if method is not None:
-        given["method"] = method_from_name(method, margin)
-    base = {} if recipe is None else {name: value for name in names if (value := getattr(recipe, name)) is not None}
-    if recipe is not None:
-        base["method"] = method_from_dict(recipe.method.to_dict())
-    return {**base, **given}
-
-
-def _teacher(recipe: Recipe | None, options: dict[str, Any]) -> Callable[[], Teacher]:
-    """Return what loads the teacher that the options name, or the recipe's; the options are checked at once."""
-    name = options.pop("teacher")
-    lexical = {"tokenizer": options.pop("tokenizer"), "bm25_variant": options.pop("bm25_variant")}
-    names = ("query_prompt", "corpus_prompt", "max_seq_length", "truncate_dim", "precision", "batch_size")
-    dense = {name: options.pop(name) for name in (*names, "trust_remote_code", "model_revision")}
-    devices = list(options.pop("device"))
-    dense["device"] = devices if len(devices) > 1 else devices[0] if devices else None
-    if name is None and recipe is None:
-        raise click.UsageError("Missing option '--teacher': a model name or folder, or 'bm25'.")
-    wrong = dense if name == "bm25" else lexical if name is not None else {**dense, **lexical}
-    if useless := [option for option, value in wrong.items() if value is not None]:
-        flags = ", ".join("--" + option.replace("_", "-") for option in useless)
-        verb = "have" if len(useless) > 1 else "has"
-        whose = f"the teacher {name!r}" if name else "the recipe's teacher"
-        raise ArgumentError(f"{flags} {verb} no effect on {whose}; leave it out.")
-    if name is None and recipe is not None:
-        return functools.partial(teacher_from_spec, recipe.teacher)
-    renamed = {"bm25_variant": "variant", "model_revision": "revision"}
-    chosen = lexical if name == "bm25" else dense
-    given = {renamed.get(option, option): value for option, value in chosen.items() if value is not None}
-    return functools.partial(BM25Teacher, **given) if name == "bm25" else functools.partial(DenseTeacher, name, **given)
-
-
-for _command in (audit_command, compare_command, publish_command, reproduce_command):
-    main.add_command(_command)
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C is behind an error: ``map``, or an import that was broken off, puts its own on top."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 if __name__ == "__main__":

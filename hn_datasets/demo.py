@@ -25,6 +25,10 @@ MIN_POSITIVE_CHARACTERS = 40
 TEACHER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """SHA-256 of ``model.safetensors`` of sentence-transformers/all-MiniLM-L6-v2."""
 
+MAX_SEQ_LENGTH = 128
+"""Tokens that count: 82 % of the docstrings are shorter. At the model's own 256 (94 %) encoding takes 1.4 times as
+long."""
+
 _FEATURES = Features({column: Value("string") for column in ("anchor", "positive", "name", "module")})
 _LEFT_OUT = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
 _DOCUMENTED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -147,7 +151,8 @@ def run_demo(output: Path) -> tuple[MiningRecord, Dataset]:
     """
     check_output(output, overwrite=True)
     pairs = docstring_pairs()
-    miner = HardNegativeMiner.from_dataset(pairs, teacher=DenseTeacher(demo_teacher_path()))
+    teacher = DenseTeacher(demo_teacher_path(), max_seq_length=MAX_SEQ_LENGTH)
+    miner = HardNegativeMiner.from_dataset(pairs, teacher=teacher)
     start = time.perf_counter()
     mined = pairs.map(miner, batched=True, desc="Mining")
     searched = time.perf_counter() - start

@@ -122,9 +122,12 @@ class HardNegativeMiner:
     ) -> HardNegativeMiner:
         """Collect the corpus and all positives of every anchor, and embed what the store lacks.
 
+        Next comes ``mined = dataset.map(miner, batched=True)``, which adds the negatives to every row.
+
         Args:
             dataset: Dataset, DatasetDict (one corpus for all splits) or a finite IterableDataset.
-            teacher: a model name or folder, a SentenceTransformer, "bm25", or a teacher object.
+            teacher: a model name or folder, a SentenceTransformer, "bm25", or a teacher object, for Korean for
+                instance ``BM25Teacher(tokenizer="kiwi")``.
             corpus: further passages beside the positives: strings, a dataset, or a Parquet or JSON Lines path.
             corpus_column_name: the text column of ``corpus``.
             anchor_column_name: a column of strings; the first text column if None.

@@ -62,8 +62,27 @@ class Recipe:
     algorithm_version: int = ALGORITHM_VERSION
 
     def __post_init__(self) -> None:
+        self._check_types()
         self._check_values()
         self._check_effects()
+
+    def _check_types(self) -> None:
+        """Refuse what a recipe written by hand can hold, and what would fail later with less to say."""
+        expected = {
+            "teacher": (isinstance(self.teacher, dict), "an object, the teacher's spec"),
+            "guards": (
+                isinstance(self.guards, tuple) and all(isinstance(guard, dict) for guard in self.guards),
+                "a list of objects",
+            ),
+            "temperature": (self.temperature is None or _is_number(self.temperature), "a number"),
+            "seed": (self.seed is None or _is_whole(self.seed), "a whole number"),
+            "anchor_column_name": (isinstance(self.anchor_column_name, str), "a string"),
+            "positive_column_name": (isinstance(self.positive_column_name, str), "a string"),
+            "algorithm_version": (_is_whole(self.algorithm_version), "a whole number"),
+        }
+        for name, (holds, kind) in expected.items():
+            if not holds:
+                raise ArgumentError(f"Expected {name} to be {kind}, got {getattr(self, name)!r}.")
 
     def _check_values(self) -> None:
         if not isinstance(self.method, Method):
@@ -121,7 +140,7 @@ class Recipe:
         """Return the recipe whose ``to_dict`` this is.
 
         Raises:
-            ArgumentError: a field is unknown or missing, or a value is out of range.
+            ArgumentError: a field is unknown or missing, or a value is of another type or out of range.
         """
         known = {item.name for item in fields(cls)}
         unknown = sorted(set(data) - known)
@@ -131,8 +150,15 @@ class Recipe:
             raise ArgumentError("A recipe needs the field 'teacher', got none; add it.")
         values = dict(data)
         if "method" in values:
+            if not isinstance(values["method"], dict) or not isinstance(values["method"].get("name"), str):
+                raise ArgumentError(
+                    f"Expected method to be an object with a name, as {TopKPercPos().to_dict()}, "
+                    f"got {values['method']!r}."
+                )
             values["method"] = method_from_dict(values["method"])
-        return cls(**{**values, "guards": tuple(values.get("guards", ()))})
+        if isinstance(values.get("guards"), list):
+            values["guards"] = tuple(values["guards"])
+        return cls(**values)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
@@ -177,3 +203,7 @@ class Recipe:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

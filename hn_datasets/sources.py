@@ -41,8 +41,9 @@ def load_source(
         _check_repo_id(source)
         with explain_unreadable(source):
             return load_dataset(source, config_name, split=split, revision=revision)
-    if config_name is not None or revision is not None:
-        raise ArgumentError(f"config_name and revision have no effect on the local source {source!r}; leave them out.")
+    for name, value in (("config_name", config_name), ("revision", revision)):
+        if value is not None:
+            raise ArgumentError(f"{name} has no effect on the local source {source!r}; leave it out.")
     if path.is_file():
         if path.suffix not in READERS:
             raise DataSourceError(f"Expected a file that ends in {', '.join(READERS)}, got {source!r}; convert it.")
@@ -105,11 +106,26 @@ def write_mined(
 
 
 def check_output(directory: Path, *, overwrite: bool) -> None:
-    """Check that ``write_mined`` may write here, before anything expensive starts.
+    """Check that ``write_mined`` can and may write here, before anything expensive starts.
 
     Raises:
-        ArgumentError: the folder is there already and ``overwrite`` is off, or it holds something else.
+        ArgumentError: the folder is there already and ``overwrite`` is off, it holds something else, or no folder can
+            be made there.
     """
+    try:
+        _check_folder(directory, overwrite=overwrite)
+        parent = directory.absolute().parent
+        while not parent.exists():
+            parent = parent.parent
+        tempfile.TemporaryDirectory(dir=parent, prefix=f".{directory.name}-").cleanup()
+    except OSError as error:
+        raise ArgumentError(
+            f"Expected an output folder that can be written, got {str(directory)!r} ({error.strerror or error}); name "
+            "another."
+        ) from error
+
+
+def _check_folder(directory: Path, *, overwrite: bool) -> None:
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return
     if not (directory / RECIPE_FILE).exists():

@@ -1,6 +1,7 @@
 """The command line, as its users meet it."""
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -8,15 +9,18 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import click
 import pytest
 from click.testing import CliRunner
 from datasets import Dataset, DatasetDict, load_dataset
 
 from hn_datasets import BM25Teacher, HardNegativeMiner, TopKPercPos
-from hn_datasets.cli import main
+from hn_datasets.cli import COMMANDS, INTERRUPTED, main
+from hn_datasets.commands.errors import name_options
 from hn_datasets.display import pick_rows, render_row
-from hn_datasets.recipe import Recipe
+from hn_datasets.recipe import SAMPLINGS, Recipe
 from hn_datasets.store import SHARD_TEXTS
+from hn_datasets.teachers.dense import PRECISIONS
 from tests.test_map import PAIRS
 
 pytestmark = pytest.mark.filterwarnings("default::hn_datasets.errors.WeakTeacherWarning")
@@ -31,6 +35,10 @@ def source(tmp_path):
 
 def call(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def command_of(name):
+    return main.get_command(click.Context(main), name)
 
 
 def with_progress_bars():
@@ -79,12 +87,16 @@ def test_mine_with_bm25_keeps_splits_and_prints_json(tmp_path):
     [
         (["--teacher", "bm25", "--anchor-column", "qeury"], "'qeury'.*query (string)"),
         (["--teacher", "no/such-model"], "HF_HUB_OFFLINE"),
-        (["--teacher", "bm25", "--margin", "95"], "write 95 % as 0.95"),
-        (["--teacher", "bm25", "--method", "topk", "--margin", "0.5"], "has no margin"),
+        (["--teacher", "bm25", "--margin", "95"], "--margin: .*write 95 % as 0.95"),
+        (["--teacher", "bm25", "--method", "topk", "--margin", "0.5"], "--margin: Method 'topk' has no margin"),
         (["--teacher", "bm25", "--precision", "float32"], "--precision has no effect"),
         (["--teacher", "x", "--tokenizer", "kiwi"], "--tokenizer has no effect"),
-        (["--teacher", "bm25", "--pool", "20"], "pool has no effect"),
-        (["--teacher", "bm25", "--num-negatives", "0"], "num_negatives of at least 1"),
+        (["--teacher", "bm25", "--pool", "20"], "--pool has no effect with --sampling top"),
+        (["--teacher", "bm25", "--sampling", "random", "--pool", "3"], "--pool of at least --num-negatives 4, got 3"),
+        (["--teacher", "bm25", "--sampling", "softmax", "--temperature", "0"], "--temperature above 0, got 0.0"),
+        (["--teacher", "bm25", "--corpus-column", "x"], "--corpus-column has no effect without a corpus"),
+        (["--teacher", "bm25", "--config-name", "x"], "--config-name has no effect on the local source"),
+        (["--teacher", "bm25", "--num-negatives", "0"], "--num-negatives of at least 1, got 0"),
         (["--teacher", "bm25", "--corpus", "missing.jsonl"], "nothing is there"),
         (["--teacher", "bm25", "--revision", "main"], "no effect on the local source"),
         (["--teacher", "bm25", "--tokenizer", "no/such-tokenizer"], "no/such-tokenizer"),
@@ -105,6 +117,7 @@ def test_missing_sources_empty_texts_and_taken_folders(source, tmp_path):
     Dataset.from_list([*PAIRS, {"query": " ", "answer": "x"}]).to_json(str(tmp_path / "empty.jsonl"))
     empty = call("mine", tmp_path / "empty.jsonl", "--teacher", "bm25", "--output", tmp_path / "mined")
     assert "1 rows (32)" in empty.stderr
+    assert "pass --on-empty skip" in empty.stderr
     skipped = call(
         "mine", tmp_path / "empty.jsonl", "--teacher", "bm25", "--on-empty", "skip", "--output", tmp_path / "m"
     )
@@ -145,7 +158,7 @@ def test_every_command_has_an_example_that_its_options_accept(command, tmp_path,
     for example in examples:
         arguments = shlex.split(example)[1:]
         assert arguments[0] == command
-        main.commands[command].make_context(command, arguments[1:])
+        command_of(command).make_context(command, arguments[1:])
 
 
 def test_the_installed_command_is_quiet_when_nobody_watches(source, tmp_path):
@@ -168,7 +181,7 @@ def test_a_row_is_shown_with_its_scores():
     text = render_row(row, "query", "answer", width=60)
     assert "anchor" in text
     assert "What is the card limit?" in text
-    assert text.count("0.7500") == 2
+    assert text.count("0.7500") == 1
     assert "0.5000" in text
     assert max(map(len, text.splitlines())) <= 60
     empty = {**row, "negatives": [], "negative_scores": []}
@@ -217,8 +230,12 @@ def test_options_override_the_recipe_and_the_recipe_beside_the_data_says_so(sour
         (b"[1]", 1, "JSON object, got list"),
         (b"\xff\xfe", 1, "cannot be read"),
         (b'{"teachr": {}}', 1, "Unknown recipe field teachr"),
-        (b'{"teacher": {"type": "bm25"}, "method": "topk"}', 1, "cannot be read"),
-        (b'{"teacher": {"type": "other"}}', 1, "Expected a teacher of type"),
+        (b'{"teacher": {"type": "bm25"}, "method": "topk"}', 1, "recipe.json: Expected method to be an object"),
+        (b'{"teacher": {"type": "other"}}', 1, "recipe.json: Expected a teacher of type"),
+        (b'{"teacher": [1]}', 1, "recipe.json: Expected teacher to be an object, the teacher's spec, got [1]."),
+        (b'{"teacher": {"type": [1]}}', 1, "recipe.json: Expected a teacher of type dense, bm25, precomputed, got [1]"),
+        (b'{"teacher": {"type": "dense"}}', 1, "recipe.json: Expected 'model' (str) in the spec of a dense teacher"),
+        (b'{"teacher": {}, "num_negatives": "4"}', 1, "recipe.json: Expected num_negatives of at least 1, got '4'."),
         (None, 2, "is a directory"),
     ],
 )
@@ -229,6 +246,7 @@ def test_a_recipe_that_is_none_is_refused(source, tmp_path, content, status, mes
     done = call("mine", source, "--config", path, *names, "--output", tmp_path / "mined")
     assert done.exit_code == status
     assert message in done.stderr.splitlines()[-1]
+    assert status == 2 or done.stderr.count("\n") == 1
     assert not (tmp_path / "mined").exists()
 
 
@@ -297,7 +315,7 @@ def test_the_examples_of_cache_run(source, tmp_path, minilm_path, monkeypatch):
         assert done.exit_code == 0, (example, done.output)
 
 
-INTERRUPTED = """
+INTERRUPTING_TEACHER = """
 import os, signal
 from pathlib import Path
 import torch
@@ -331,7 +349,7 @@ class Interrupted(InputModule):
 def test_ctrl_c_keeps_what_was_embedded_and_shows_no_traceback(tmp_path, monkeypatch):
     teacher, encoded = tmp_path / "teacher", tmp_path / "encoded"
     teacher.mkdir()
-    (teacher / "interrupted.py").write_text(INTERRUPTED)
+    (teacher / "interrupted.py").write_text(INTERRUPTING_TEACHER)
     modules = [{"idx": 0, "name": "0", "path": "", "type": "interrupted.Interrupted"}]
     (teacher / "modules.json").write_text(json.dumps(modules))
     num_rows = SHARD_TEXTS + 900
@@ -346,9 +364,9 @@ def test_ctrl_c_keeps_what_was_embedded_and_shows_no_traceback(tmp_path, monkeyp
         monkeypatch.setenv(name, str(value))
     encoded.write_text("0")
     stopped = subprocess.run(run, capture_output=True, text=True, check=False, env=with_progress_bars())
-    assert stopped.returncode == 1
+    assert stopped.returncode == INTERRUPTED
     assert stopped.stdout == ""
-    assert stopped.stderr.strip() == "Aborted!"
+    assert stopped.stderr == "Interrupted.\n"
     assert not (tmp_path / "mined").exists()
     monkeypatch.setenv("STOP_AFTER", str(10**9))
     encoded.write_text("0")
@@ -357,3 +375,195 @@ def test_ctrl_c_keeps_what_was_embedded_and_shows_no_traceback(tmp_path, monkeyp
     num_probes = 100  # at most: texts that tell what the weights are
     assert int(encoded.read_text()) <= 2 * num_rows - SHARD_TEXTS + num_probes
     assert len(load_dataset(str(tmp_path / "mined"), split="train")) == num_rows
+
+
+def run_with_hook(hook, arguments):
+    """Run the command line in a process and a process group of its own, with ``hook`` watching what it does."""
+    code = f"import os, signal, sys\n{hook}\nsys.addaudithook(watch)\nfrom hn_datasets.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True, text=True, check=False, start_new_session=True, timeout=120, env=with_progress_bars(),
+    )  # fmt: skip
+
+
+DURING_AN_IMPORT = """
+def watch(event, arguments):
+    if event == "import" and arguments[0] == "MODULE":
+        signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("module", ["numpy", "datasets", "torch._C", "sentence_transformers", "hn_datasets.miner"])
+def test_ctrl_c_during_an_import_is_one_line(source, tmp_path, module):
+    arguments = ["mine", source, "--teacher", "bm25", "--output", tmp_path / "mined"]
+    stopped = run_with_hook(DURING_AN_IMPORT.replace("MODULE", module), arguments)
+    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (INTERRUPTED, "", "Interrupted.\n")
+
+
+IN_A_WORKER = """
+first = os.getpid()
+def watch(event, arguments):
+    if event == "pickle.find_class" and os.getpid() != first and arguments[1] == "HardNegativeMiner":
+        os.killpg(0, signal.SIGINT)
+"""
+"""What a terminal does at Ctrl-C, to all processes, when a worker has got its task."""
+
+
+def test_ctrl_c_in_workers_is_one_line_too(source, tmp_path):
+    arguments = ["mine", source, "--teacher", "bm25", "--num-proc", 2, "--output", tmp_path / "mined"]
+    stopped = run_with_hook(IN_A_WORKER, arguments)
+    assert stopped.returncode == INTERRUPTED
+    assert [line for line in stopped.stderr.splitlines() if not line.startswith("Warning")] == ["Interrupted."]
+    assert not (tmp_path / "mined").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["mine"], ["cache"], ["demo"]])
+def test_help_imports_no_large_library(command):
+    large = ["torch", "datasets", "pyarrow", "sentence_transformers", "transformers"]
+    code = (
+        "import atexit, sys; from hn_datasets.cli import main\n"
+        f"atexit.register(lambda: print([name for name in {large} if name in sys.modules], file=sys.stderr))\n"
+        f"main([*{command}, '--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage" in done.stdout
+    assert done.stderr == "[]\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_has_what_each_says_of_itself(name):
+    command = command_of(name)
+    assert command.name == name
+    assert f"  {name} " in call("--help").stdout
+    first, listed = (text.rstrip(".").split() for text in (command.get_short_help_str(200), COMMANDS[name][1]))
+    assert first[:4] == listed[:4]
+
+
+def test_the_module_runs_as_the_command_does():
+    done = subprocess.run(
+        [sys.executable, "-m", "hn_datasets.cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("hn-datasets, version ")
+
+
+def test_choices_are_those_of_the_library():
+    options = {option.name: option for option in command_of("mine").params}
+    assert tuple(options["sampling"].type.choices) == SAMPLINGS
+    assert tuple(options["precision"].type.choices) == PRECISIONS
+
+
+def test_the_help_of_mine_lists_every_option_once_in_sections():
+    text = call("mine", "--help").stdout
+    places = [text.index(f"\n{section}:\n") for section in ("Data", "Teacher", "Method", "Output", "Other")]
+    assert places == sorted(places)
+    listed = re.findall(r"^  (?:-h, )?(--[\w-]+)", text, re.MULTILINE)
+    assert sorted(listed) == sorted(
+        ["--help", *(option.opts[0] for option in command_of("mine").params if option.name != "source")]
+    )
+    sections = dict(zip(("Data", "Teacher", "Method", "Output"), re.split(r"\n\w+:\n", text)[1:], strict=False))
+    for section, options in {"Data": ["--split", "--corpus"], "Teacher": ["--device", "--tokenizer"],
+                             "Method": ["--margin", "--config"], "Output": ["--output", "--json"]}.items():  # fmt: skip
+        assert all(f"  {option} " in sections[section] for option in options)
+
+
+def test_columns_and_words_are_not_taken_for_options():
+    options = [option for option in command_of("mine").params if isinstance(option, click.Option)]
+    for message in (
+        "Expected a column 'num_negatives', the dataset has the columns batch_size (string), pool (string).",
+        "Expected an existing corpus file, got 'data/on_empty.jsonl': nothing is there; enlarge the pool.",
+    ):
+        assert name_options(message, options) == message
+    said = name_options("Pass query_prompt='a b', or trust_remote_code=True, split=x.", options)
+    assert said == "Pass --query-prompt 'a b', or --trust-remote-code, --split x."
+
+
+class Messages(logging.Handler):
+    """What libraries log, whether or not it would be shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.texts = []
+
+    def emit(self, record):
+        self.texts.append(record.getMessage())
+
+
+@pytest.mark.parametrize("damaged", ["pairs.jsonl", "pairs.parquet", "teacher"])
+def test_what_cannot_be_read_is_one_line_and_no_library_logs_another(tmp_path, monkeypatch, damaged):
+    monkeypatch.chdir(tmp_path)
+    name = damaged if damaged != "teacher" else "good.jsonl"
+    write_pairs(tmp_path / name)
+    if damaged != "teacher":
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-30])
+    messages = Messages()
+    loggers = [logging.getLogger(library) for library in ("datasets", "sentence_transformers")]
+    for logger in loggers:
+        logger.addHandler(messages)
+    done = call("mine", name, "--teacher", "bm25" if damaged != "teacher" else "./nofolder", "--output", "mined")
+    for logger in loggers:
+        logger.removeHandler(messages)
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert messages.texts == []
+
+
+@pytest.mark.parametrize("output", ["file/mined", "file", "file/a/b", "n" * 300])
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("something")
+    done = call("mine", "no-such-source.jsonl", "--teacher", "bm25", "--output", output)
+    assert done.exit_code == 1
+    assert re.fullmatch(r"Error: Expected an? (output folder that can be written|new or mined folder).*\n", done.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_an_output_in_a_folder_of_another_user_is_refused(source, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    done = call("mine", source, "--teacher", "bm25", "--output", tmp_path / "locked/mined")
+    assert "Permission denied" in done.stderr
+
+
+def test_mine_shows_one_row_and_how_to_load_the_splits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    DatasetDict({"train": Dataset.from_list(PAIRS), "test": Dataset.from_list(PAIRS[:4])}).save_to_disk("saved")
+    done = call("mine", "saved", "--teacher", "bm25", "--output", "mined")
+    table, shown = done.stdout.rstrip().split("\n\n")[0], done.stdout.rstrip().split("\n\n")[-1]
+    assert table.startswith("Metric")
+    mined = load_dataset("mined", split="train")
+    assert shown == render_row(mined[pick_rows(mined, [0.5])[0]], "query", "answer")
+    code = re.search(r"^Written: (.*)$", done.stderr, re.MULTILINE)[1]
+    assert code == 'load_dataset("mined", split="train"); other splits: test'
+    quiet = call("mine", "saved", "--teacher", "bm25", "--json", "--output", "quiet")
+    assert json.loads(quiet.stdout)["rows"] == len(PAIRS) + 4
+
+
+@pytest.mark.parametrize("split", ["train", "train[:20]", "test"])
+def test_what_mine_says_was_written_can_be_pasted(source, tmp_path, split):
+    folder = tmp_path / 'a "quoted" folder'
+    Dataset.from_list(PAIRS).to_parquet(str(tmp_path / f"saved/{split.split('[')[0]}.parquet"))
+    done = call("mine", tmp_path / "saved", "--split", split, "--teacher", "bm25", "--output", folder)
+    assert done.exit_code == 0, done.output
+    code = re.search(r"^Written: (.*)$", done.stderr, re.MULTILINE)[1]
+    assert eval(code, {"load_dataset": load_dataset}).num_rows == (20 if "[" in split else len(PAIRS))
+
+
+def test_a_dataset_of_skipped_rows_alone_has_no_row_to_show(tmp_path):
+    rows = [*PAIRS[:2], {"query": " ", "answer": "x"}]
+    splits = {"train": Dataset.from_list(rows[2:]), "test": Dataset.from_list(rows[:2])}
+    DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    options = ["--teacher", "bm25", "--num-negatives", 1, "--on-empty", "skip"]
+    done = call("mine", tmp_path / "saved", *options, "--output", tmp_path / "mined")
+    assert done.exit_code == 0, done.output
+    assert "\nanchor  " in done.stdout
+
+
+def test_a_text_that_the_terminal_cannot_show_does_not_end_in_a_traceback(tmp_path):
+    rows = [{**row, "answer": f"한도 {row['answer']}"} for row in PAIRS]
+    Dataset.from_list(rows).to_json(str(tmp_path / "pairs.jsonl"), force_ascii=False)
+    arguments = ["mine", tmp_path / "pairs.jsonl", "--teacher", "bm25", "--output", tmp_path / "mined"]
+    done = subprocess.run(
+        [sys.executable, "-m", "hn_datasets.cli", *arguments],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert "\\ud55c\\ub3c4" in done.stdout

@@ -86,3 +86,36 @@ def test_precomputed_vectors_come_back_by_their_address_alone():
     assert again.space("anchor") == PrecomputedTeacher(pair, pair, similarity="dot").space("anchor")
     with pytest.raises(TeacherError, match=r"first 'a'.*build the miner on all of them"):
         again.encode(["a"], "anchor")
+
+
+def spec_of(kind, folder):
+    pair = (["a", "b"], np.eye(2))
+    makers = {
+        "dense": lambda: DenseTeacher(folder),
+        "bm25": BM25Teacher,
+        "precomputed": lambda: PrecomputedTeacher(pair, pair),
+    }
+    return json.loads(json.dumps(makers[kind]().spec()))
+
+
+@pytest.mark.parametrize("kind", ["dense", "bm25", "precomputed"])
+def test_a_spec_with_a_field_missing_or_of_another_type_is_refused(folder, kind):
+    spec = spec_of(kind, folder)
+    assert teacher_from_spec(spec).spec() == spec
+    for field in spec.keys() - {"type", "roles_differ"}:
+        missing = {name: value for name, value in spec.items() if name != field}
+        for wrong in (missing, {**spec, field: [1]}, {**spec, field: {"a": 1}}):
+            with pytest.raises(ArgumentError, match=rf"{field}|\bspec\b") as caught:
+                teacher_from_spec(wrong)
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [None, "other", [1], {}])
+def test_a_spec_of_an_unknown_type_is_refused(kind):
+    with pytest.raises(TeacherError, match="Expected a teacher of type dense, bm25, precomputed"):
+        teacher_from_spec({"type": kind})
+
+
+def test_true_is_no_number(folder):
+    with pytest.raises(ArgumentError, match=r"'dimension' \(int\) in the spec of a dense teacher, got True"):
+        teacher_from_spec({**spec_of("dense", folder), "dimension": True})

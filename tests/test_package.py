@@ -32,8 +32,8 @@ ORDER = [
     "release.versions", "release.staging", "release.checking", "release.drafting", "release.retrying",
     "release.repository", "release.uploading", "release.publishing", "release",
     "ray_engine", "demo",
-    "commands.errors", "commands.demo", "commands.mine", "commands.cache", "commands.publish", "commands.audit",
-    "commands.compare", "commands.reproduce", "commands", "cli",
+    "commands.errors", "commands.sections", "commands.demo", "commands.mine", "commands.cache", "commands.publish",
+    "commands.audit", "commands.compare", "commands.reproduce", "commands", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH = ["methods", "statistics", "formats", "readme"]
 TOP_LEVEL = {

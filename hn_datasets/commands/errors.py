@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+import logging
+import re
+import shlex
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
-import datasets
-from huggingface_hub.utils import HfHubHTTPError
 
 from hn_datasets.errors import HNDatasetsError
+
+LOGGERS = {"datasets.packaged_modules": logging.CRITICAL, "sentence_transformers": logging.ERROR}
+"""The level below which these loggers are silent: what they log, they raise as well, and one line is enough."""
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -18,15 +23,52 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
+        for name, level in LOGGERS.items():
+            logging.getLogger(name).setLevel(level)
         try:
             command(**options)
         except HNDatasetsError as error:
             raise click.ClickException(str(error.args[-1])) from error
-        except (HfHubHTTPError, datasets.exceptions.DatasetsError, ConnectionError) as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
         except Exception as error:
-            if isinstance(error.__context__, KeyboardInterrupt):  # map puts its own error on top of Ctrl-C
-                raise KeyboardInterrupt from error
-            raise
+            if not _is_of_the_hub(error):
+                raise
+            raise click.ClickException(" ".join(str(error).split())) from error
 
     return run
+
+
+def _is_of_the_hub(error: Exception) -> bool:
+    """Return whether an error of the Hub, the network or ``datasets`` passes through, which says itself what to do."""
+    from datasets.exceptions import DatasetsError  # noqa: PLC0415 - only where something went wrong
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+    return isinstance(error, (HfHubHTTPError, DatasetsError, ConnectionError))
+
+
+@contextlib.contextmanager
+def options_in_errors() -> Iterator[None]:
+    """Let errors of the library call its arguments by the options of the running command: ``--num-negatives``."""
+    try:
+        yield
+    except HNDatasetsError as error:
+        options = [item for item in click.get_current_context().command.params if isinstance(item, click.Option)]
+        raise click.ClickException(name_options(str(error.args[-1]), options)) from error
+
+
+def name_options(message: str, options: list[click.Option]) -> str:
+    """Return a message with ``on_empty='skip'`` as ``--on-empty skip``, and so on.
+
+    A name that is also a word, such as pool, is replaced only where the message begins with it. What is quoted, as
+    names of columns and paths are, stays as it is, and so does a column that is listed with its type.
+    """
+    for option in options:
+        flag = option.opts[0]
+        bare = rf"(?<![\w'/.-]){option.name}"
+        message = re.sub(rf"{bare}=('[^']*'|[\w.]*\w)", functools.partial(_with_value, flag, option.is_flag), message)
+        word = bare if "_" in str(option.name) else rf"(?:(?<=^Expected a )|^){option.name}"
+        message = re.sub(rf"{word}(?![\w'/.=-]| \()", flag, message)
+    return message
+
+
+def _with_value(flag: str, is_switch: bool, match: re.Match[str]) -> str:
+    return flag if is_switch else f"{flag} {shlex.quote(match[1].strip(chr(39)))}"

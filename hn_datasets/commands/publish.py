@@ -1,57 +1,66 @@
 """``hn-datasets publish``."""
 
+# ruff: noqa: PLC0415 - what a command needs is imported when it is run: its help needs none of it
+
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hn_datasets.batches import OUTPUT_FORMATS
-from hn_datasets.commands.errors import one_line_errors
+from hn_datasets.commands.errors import one_line_errors, options_in_errors
+from hn_datasets.commands.sections import SectionedCommand, section_option
 from hn_datasets.errors import ArgumentError
-from hn_datasets.inspection.opening import open_source
-from hn_datasets.record import MiningRecord
-from hn_datasets.release.card_data import CardMetadata
-from hn_datasets.release.publishing import RETRY_SECONDS, Release, publish
 
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+    from hn_datasets.record import MiningRecord
+    from hn_datasets.release.card_data import CardMetadata
+    from hn_datasets.release.publishing import Release
+
+# As in the modules that check them, which are slow to import.
+LAYOUTS = ("triplet", "n-tuple", "labeled-pair", "labeled-list", "scored", "normalized")
 _METADATA = ("license", "license_name", "license_link", "pretty_name", "source_license", "teacher_license")
 
+release_option, card_option, hub_option, output_option = map(section_option, ("Release", "Card", "Hub", "Output"))
 
-@click.command("publish")
+
+@click.command("publish", cls=SectionedCommand)
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("repo_id", metavar="[REPO]", required=False)
-@click.option("--version", required=True, help="1.0.0, or major, minor or patch to count up from the last one.")
-@click.option("--license", help="Licence of the dataset, as the Hub's id; 'other' needs --license-name.")
-@click.option("--license-name", help="Name of a licence without an id, or why there is none.")
-@click.option("--license-link", help="Its text: an address, or LICENSE for the file in the repository.")
-@click.option("--pretty-name", help="Title of the card.")
-@click.option("--language", multiple=True, metavar="CODE", help="BCP-47 code of the texts; several times for several.")
-@click.option("--source-dataset", "source_datasets", multiple=True, metavar="REPO", help="Where the texts come from.")
-@click.option("--source-license", help="Licence of the source, in words.")
-@click.option("--teacher-license", help="Licence of the teacher, in words.")
-@click.option("--task-category", "task_categories", multiple=True, metavar="ID", help="The Hub's id of a task.")
-@click.option("--citation", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File with BibTeX.")
-@click.option(
+@release_option("--version", required=True, help="1.0.0, or major, minor or patch to count up from the last one.")
+@card_option("--license", help="Licence of the dataset, as the Hub's id; 'other' needs --license-name.")
+@card_option("--license-name", help="Name of a licence without an id, or why there is none.")
+@card_option("--license-link", help="Its text: an address, or LICENSE for the file in the repository.")
+@card_option("--pretty-name", help="Title of the card.")
+@card_option("--language", multiple=True, metavar="CODE", help="BCP-47 code of the texts; several times for several.")
+@card_option("--source-dataset", "source_datasets", multiple=True, metavar="REPO", help="Where the texts come from.")
+@card_option("--source-license", help="Licence of the source, in words.")
+@card_option("--teacher-license", help="Licence of the teacher, in words.")
+@card_option("--task-category", "task_categories", multiple=True, metavar="ID", help="The Hub's id of a task.")
+@card_option("--citation", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File with BibTeX.")
+@release_option(
     "--layout",
     "layouts",
     multiple=True,
-    type=click.Choice(OUTPUT_FORMATS),
+    type=click.Choice(LAYOUTS),
     help="Configurations, the default one first; several times for several.  [default: n-tuple]",
 )
-@click.option("--notes", default="", help="What has changed, on one line.")
-@click.option("--parent", metavar="REPO@VERSION", help="The release that this one follows.  [default: the one before]")
-@click.option("--to-folder", type=click.Path(path_type=Path), help="Write the release here, and upload nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier release in --to-folder.")
-@click.option("--dry-run", is_flag=True, help="Stop before the upload, and show what would go up.")
-@click.option("--private/--public", default=None, help="Of a repository that is made.")
-@click.option("--revision", help="Branch that the release is committed to.  [default: main]")
-@click.option("--create-pr", is_flag=True, help="Propose the release by a pull request.")
-@click.option("--commit-message", help='Title of the commit.  [default: "Release 1.0.0"]')
-@click.option("--template", type=click.Path(path_type=Path), help="Jinja template of the card's body.")
-@click.option("--retry-seconds", type=float, default=RETRY_SECONDS, show_default=True, help="How long to try again.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@release_option("--notes", default="", help="What has changed, on one line.")
+@release_option("--parent", metavar="REPO@VERSION", help="What this one follows.  [default: the one before]")
+@output_option("--to-folder", type=click.Path(path_type=Path), help="Write the release here, and upload nothing.")
+@output_option("--overwrite", is_flag=True, help="Replace an earlier release in --to-folder.")
+@output_option("--dry-run", is_flag=True, help="Stop before the upload, and show what would go up.")
+@hub_option("--private/--public", default=None, help="Of a repository that is made.")
+@hub_option("--revision", help="Branch that the release is committed to.  [default: main]")
+@hub_option("--create-pr", is_flag=True, help="Propose the release by a pull request.")
+@hub_option("--commit-message", help='Title of the commit.  [default: "Release 1.0.0"]')
+@card_option("--template", type=click.Path(path_type=Path), help="Jinja template of the card's body.")
+@hub_option("--retry-seconds", type=float, default=300.0, show_default=True, help="How long to try again.")
+@output_option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @one_line_errors
 def publish_command(directory: Path, as_json: bool, **options: Any) -> None:
     """Publish DIR, a folder that `mine` or `publish` wrote, as a version of the dataset REPO on the Hub.
@@ -64,22 +73,35 @@ def publish_command(directory: Path, as_json: bool, **options: Any) -> None:
       hn-datasets publish mined me/qa-hard-negatives --version minor --license cc-by-4.0 --notes "New teacher"
       hn-datasets publish mined --to-folder release --version 1.0.0 --license cc-by-4.0 --layout n-tuple --layout scored
     """
-    metadata = _metadata(options)
+    from hn_datasets.release.publishing import publish
+
+    with options_in_errors():
+        mined, record = _open(directory)
+        options["layouts"] = options["layouts"] or ("n-tuple",)
+        release = publish(mined, record=record, metadata=_metadata(options), **options)
+    click.echo(json.dumps(release.to_dict(), ensure_ascii=False) if as_json else _describe(release))
+
+
+def _open(directory: Path) -> tuple[DatasetDict, MiningRecord]:
+    """Return what a folder of mined data holds, or a release of which nothing was left out."""
+    from hn_datasets.inspection.opening import open_source
+    from hn_datasets.record import MiningRecord
+
     record = MiningRecord.read(directory)
     opened = open_source(directory)
     name = opened.choose_config()
     if opened.config_names and name is None:
         raise ArgumentError(
-            f"Expected a folder that `mine` wrote, or a release with the layout scored, {directory} is a release with "
-            f"{', '.join(opened.config_names)} only; name another folder."
+            f"Expected a folder that mine wrote, or a release with the layout scored, got a release with "
+            f"{', '.join(opened.config_names)} only in {directory}; name another folder."
         )
-    options["layouts"] = options["layouts"] or ("n-tuple",)
-    release = publish(opened.load(name), record=record, metadata=metadata, **options)
-    click.echo(json.dumps(release.to_dict(), ensure_ascii=False) if as_json else _describe(release))
+    return opened.load(name), record
 
 
 def _metadata(options: dict[str, Any]) -> CardMetadata:
     """Return what the options say about the dataset, and take them out."""
+    from hn_datasets.release.card_data import CardMetadata
+
     given = {name: options.pop(name) for name in _METADATA}
     lists = {name: options.pop(name) for name in ("language", "source_datasets", "task_categories")}
     citation = options.pop("citation")

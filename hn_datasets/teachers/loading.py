@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import NoneType
 from typing import Any
 from weakref import WeakValueDictionary
 
 from sentence_transformers import SentenceTransformer
 
-from hn_datasets.errors import ArgumentError, TeacherError
+from hn_datasets.errors import ArgumentError, HNDatasetsError, TeacherError
 from hn_datasets.teachers.base import Encoder, Ranker, Teacher
 from hn_datasets.teachers.bm25 import BM25Teacher
 from hn_datasets.teachers.dense import DenseTeacher
@@ -22,6 +23,18 @@ _FROM_SPEC: dict[str, Callable[[dict[str, Any]], Teacher]] = {
     "bm25": BM25Teacher.from_spec,
     "precomputed": PrecomputedTeacher.from_spec,
 }
+
+_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "dense": {
+        **dict.fromkeys(("model", "weights", "query_prompt", "corpus_prompt", "precision", "similarity"), (str,)),
+        "revision": (str, NoneType),
+        "max_seq_length": (int, NoneType),
+        "dimension": (int,),
+        "trust_remote_code": (bool,),
+    },
+    "precomputed": {**dict.fromkeys(("similarity", "queries", "passages"), (str,)), "dimension": (int,)},
+}
+"""The types of what has to stand in a spec; that of BM25 depends on the variant, and ``BM25Teacher`` knows it."""
 
 _LIVE: WeakValueDictionary[str, Any] = WeakValueDictionary()
 """Teachers of this process by their spec: a forked worker finds here the model that its parent has loaded."""
@@ -65,14 +78,32 @@ def teacher_from_spec(spec: dict[str, Any]) -> Teacher:
     """Return the teacher whose ``spec`` this is; a model is loaded when its first text has to be encoded.
 
     Raises:
-        TeacherError: the spec is of an unknown type.
+        TeacherError: the spec is of an unknown type, or this machine lacks what it needs.
+        ArgumentError: a field is missing, or of another type than it was saved with.
     """
     live: Teacher | None = _LIVE.get(_key(spec))
     if live is not None:
         return live
-    if spec.get("type") not in _FROM_SPEC:
-        raise TeacherError(f"Expected a teacher of type {', '.join(_FROM_SPEC)}, got {spec.get('type')!r}.")
-    return remember(_FROM_SPEC[spec["type"]](spec))
+    kind = spec.get("type")
+    if not isinstance(kind, str) or kind not in _FROM_SPEC:
+        raise TeacherError(f"Expected a teacher of type {', '.join(_FROM_SPEC)}, got {kind!r}.")
+    for field, types in _FIELDS.get(kind, {}).items():
+        if field not in spec or type(spec[field]) not in types:  # not isinstance: True is an int
+            names = " or ".join("null" if item is NoneType else item.__name__ for item in types)
+            got = repr(spec[field]) if field in spec else "none"
+            raise ArgumentError(
+                f"Expected {field!r} ({names}) in the spec of a {kind} teacher, got {got}; give the spec as it was "
+                "saved."
+            )
+    try:
+        return remember(_FROM_SPEC[kind](spec))
+    except HNDatasetsError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"Expected the spec of a {kind} teacher as it was saved, got {json.dumps(spec, ensure_ascii=False)} "
+            f"({error!r})."
+        ) from error
 
 
 def _key(spec: dict[str, Any]) -> str:

@@ -1,0 +1,235 @@
+"""``hn-datasets mine``."""
+
+# ruff: noqa: PLC0415 - what a command needs is imported when it is run: its help needs none of it
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hn_datasets.commands.errors import one_line_errors, options_in_errors
+from hn_datasets.commands.sections import SectionedCommand, section_option
+from hn_datasets.errors import ArgumentError, HNDatasetsError
+from hn_datasets.methods import METHODS, Method, method_from_dict, method_from_name
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+    from hn_datasets.recipe import Recipe
+    from hn_datasets.record import MiningRecord
+    from hn_datasets.teachers.base import Teacher
+
+# As in the modules that check them, which are slow to import.
+SAMPLINGS = ("top", "random", "softmax", "top1+softmax")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+data_option, teacher_option, method_option, output_option = map(section_option, ("Data", "Teacher", "Method", "Output"))
+
+
+@click.command("mine", cls=SectionedCommand)
+@click.argument("source")
+@data_option("--config-name", help="Configuration of a dataset on the Hub.")
+@data_option("--split", help="One split, or a part of it: 'train[:1000]'.  [default: all]")
+@data_option("--revision", help="Branch, tag or commit of a dataset on the Hub.")
+@data_option("--anchor-column", "anchor_column_name", help="Column of the anchors.  [default: first text column]")
+@data_option("--positive-column", "positive_column_name", help="Column of the positives.  [default: next text column]")
+@data_option("--on-empty", type=click.Choice(["error", "skip"]), help="Rows without a text.  [default: error]")
+@data_option("--corpus", help="Further passages: a Parquet or JSON Lines file.")
+@data_option("--corpus-column", "corpus_column_name", help="Text column of the corpus.")
+@teacher_option("--teacher", help="Model name or folder, or 'bm25'.  [required, unless --config names it]")
+@teacher_option("--query-prompt", help="Put before every anchor: a prompt's name or text.")
+@teacher_option("--corpus-prompt", help="Put before every passage: a prompt's name or text.")
+@teacher_option("--max-seq-length", type=int, help="Cut texts after so many tokens.")
+@teacher_option("--truncate-dim", type=int, help="Keep the first components of each vector.")
+@teacher_option("--precision", type=click.Choice(PRECISIONS), help="Of the model.  [default: auto]")
+@teacher_option("--device", multiple=True, help="cpu, cuda, cuda:0 ...; several times for several devices.")
+@teacher_option("--batch-size", type=int, help="Texts per forward pass.  [default: 32]")
+@teacher_option("--model-revision", help="Branch, tag or commit of the model on the Hub.")
+@teacher_option("--trust-remote-code", is_flag=True, default=None, help="Run code that comes with the model.")
+@teacher_option(
+    "--tokenizer", help="For BM25: words, kiwi, char-bigrams or a Hugging Face tokenizer.  [default: words]"
+)
+@teacher_option("--bm25-variant", type=click.Choice(["okapi", "l", "plus"]), help="[default: okapi]")
+@method_option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A recipe.json, teacher and columns included; other options override it.",
+)
+@method_option("--method", type=click.Choice(list(METHODS)), help="Rule for the ceiling.  [default: topk-percpos]")
+@method_option("--margin", type=float, help="The method's number: percentage, margin, cap or shift.")
+@method_option("--num-negatives", type=int, help="Negatives per row.  [default: 4]")
+@method_option("--sampling", type=click.Choice(SAMPLINGS), help="How to pick from the best.  [default: top]")
+@method_option("--pool", type=int, help="How many of the best to draw from.")
+@method_option("--temperature", type=float, help="Temperature of the softmax.")
+@method_option("--seed", type=int, help="Seed of everything that is drawn.")
+@output_option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
+@output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
+@output_option("--num-proc", type=click.IntRange(min=1), help="Processes for the search.")
+@output_option("--json", "as_json", is_flag=True, help="Print the statistics as JSON, and nothing else.")
+@one_line_errors
+def mine_command(
+    source: str, output: Path, overwrite: bool, config: Path | None, num_proc: int | None, as_json: bool, **options: Any
+) -> None:
+    """Mine hard negatives for SOURCE: a Hub id, a Parquet, JSON Lines or CSV file, or a folder.
+
+    \b
+    Examples:
+      hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --method topk-percpos --margin 0.95 --output mined
+      hn-datasets mine me/qa --teacher bm25 --tokenizer kiwi --num-negatives 4 --output mined
+      hn-datasets mine pairs.parquet --config mined/recipe.json --margin 0.9 --output mined-90
+    """
+    from hn_datasets.sources import check_output, write_mined
+
+    check_output(output, overwrite=overwrite)
+    recipe, saved = _read_recipe(config, with_teacher=options["teacher"] is None) if config else (None, None)
+    with options_in_errors():
+        mined, record = _mine(source, recipe, _teacher(saved, options), num_proc, options)
+    write_mined(mined, record, output, overwrite=overwrite)
+    if as_json:
+        click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
+    else:
+        click.echo(record.statistics.to_table())
+        _show_row(mined, record)
+    click.echo("Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.timings.items()), err=True)
+    click.echo(f"Written: {_loading_code(output, record)}", err=True)
+
+
+def _loading_code(output: Path, record: MiningRecord) -> str:
+    """Return the line of Python that loads the first split, and after it the names of the others."""
+    written = {path.name.rsplit("-", 3)[0] for path in (output / "data").iterdir()}  # "train[:9]" is written as train_9
+    first, *others = [name for name in record.rows if name in written] or sorted(written)
+    code = f"load_dataset({json.dumps(str(output), ensure_ascii=False)}, split={json.dumps(first)})"
+    return f"{code}; other splits: {', '.join(others)}" if others else code
+
+
+def _show_row(mined: Dataset | DatasetDict, record: MiningRecord) -> None:
+    """Print the row with a middling positive score of the first split that has one: figures alone show no text."""
+    from hn_datasets.display import pick_rows, render_row
+
+    for split in mined.values() if isinstance(mined, dict) else [mined]:
+        for number in pick_rows(split, [0.5]):
+            recipe = record.recipe
+            click.echo("\n" + render_row(split[number], recipe.anchor_column_name, recipe.positive_column_name))
+            return
+
+
+def _mine(
+    source: str,
+    recipe: Recipe | None,
+    load_teacher: Callable[[], Teacher],
+    num_proc: int | None,
+    options: dict[str, Any],
+) -> tuple[Dataset | DatasetDict, MiningRecord]:
+    """Load the source, mine it and return the mined dataset with its record; what is cheap to check comes first."""
+    from hn_datasets.columns import resolve_columns
+    from hn_datasets.miner import HardNegativeMiner
+    from hn_datasets.record import MiningRecord
+    from hn_datasets.sources import describe_source, load_source
+
+    choices = _choices(recipe, options)
+    loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
+    corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
+    dataset = load_source(source, **loading)
+    resolve_columns(dataset, choices.get("anchor_column_name"), choices.get("positive_column_name"))
+    miner = HardNegativeMiner.from_dataset(dataset, teacher=load_teacher(), **choices, **corpus)
+    start = time.perf_counter()
+    with _workers_left_to_parent():
+        mined = dataset.map(miner, batched=True, num_proc=num_proc, desc="Mining")
+    timings = {"search": time.perf_counter() - start}
+    return mined, MiningRecord.of(mined, miner, source=describe_source(source, **loading), timings=timings)
+
+
+@contextlib.contextmanager
+def _workers_left_to_parent() -> Iterator[None]:
+    """Let Ctrl-C, which a terminal sends to workers too, act in this process alone: it is the one that ends them.
+
+    A worker that is forked in here inherits the handler; else each would print a traceback of its own.
+    """
+    parent = os.getpid()
+
+    def interrupt(*_: Any) -> None:
+        if os.getpid() == parent:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _read_recipe(path: Path, *, with_teacher: bool) -> tuple[Recipe, Teacher | None]:
+    """Return the recipe in a file, and its teacher where that is wanted; errors name the file."""
+    from hn_datasets.recipe import Recipe
+    from hn_datasets.teachers.loading import teacher_from_spec
+
+    try:
+        recipe = Recipe.from_json(path.read_text(encoding="utf-8"))
+        return recipe, teacher_from_spec(recipe.teacher) if with_teacher else None
+    except HNDatasetsError as error:
+        raise ArgumentError(f"{path}: {error.args[-1]}") from error
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise ArgumentError(
+            f"Expected a recipe.json as mining writes it, got {str(path)!r}, which cannot be read ({error}); "
+            "name another file."
+        ) from error
+
+
+def _choices(recipe: Recipe | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the miner: those of the recipe, overridden by options."""
+    columns = ("anchor_column_name", "positive_column_name")
+    names = ("num_negatives", "sampling", "pool", "temperature", "seed", "on_empty", *columns)
+    given = {name: value for name in names if (value := options.pop(name)) is not None}
+    method, margin = options.pop("method"), options.pop("margin")
+    if method is None and margin is not None:
+        method = recipe.method.name if recipe else "topk-percpos"
+    if method is not None:
+        given["method"] = _method(method, margin)
+    base = {} if recipe is None else {name: value for name in names if (value := getattr(recipe, name)) is not None}
+    if recipe is not None:
+        base["method"] = method_from_dict(recipe.method.to_dict())
+    return {**base, **given}
+
+
+def _method(name: str, margin: float | None) -> Method:
+    try:
+        return method_from_name(name, margin)
+    except ArgumentError as error:  # the library calls the number by what it is: percentage, margin, max_score, n
+        raise ArgumentError(f"--margin: {error}") from error
+
+
+def _teacher(saved: Teacher | None, options: dict[str, Any]) -> Callable[[], Teacher]:
+    """Return what loads the teacher that the options name, or gives that of the recipe; the options are checked now."""
+    from hn_datasets.teachers.bm25 import BM25Teacher
+    from hn_datasets.teachers.dense import DenseTeacher
+
+    name = options.pop("teacher")
+    lexical = {"tokenizer": options.pop("tokenizer"), "bm25_variant": options.pop("bm25_variant")}
+    names = ("query_prompt", "corpus_prompt", "max_seq_length", "truncate_dim", "precision", "batch_size")
+    dense = {name: options.pop(name) for name in (*names, "trust_remote_code", "model_revision")}
+    devices = list(options.pop("device"))
+    dense["device"] = devices if len(devices) > 1 else devices[0] if devices else None
+    if name is None and saved is None:
+        raise click.UsageError("Missing option '--teacher': a model name or folder, or 'bm25'.")
+    wrong = dense if name == "bm25" else lexical if name is not None else {**dense, **lexical}
+    if useless := [option for option, value in wrong.items() if value is not None]:
+        flags = ", ".join("--" + option.replace("_", "-") for option in useless)
+        verb = "have" if len(useless) > 1 else "has"
+        whose = f"the teacher {name!r}" if name else "the recipe's teacher"
+        raise ArgumentError(f"{flags} {verb} no effect on {whose}; leave it out.")
+    if saved is not None:
+        return lambda: saved
+    renamed = {"bm25_variant": "variant", "model_revision": "revision"}
+    chosen = lexical if name == "bm25" else dense
+    given = {renamed.get(option, option): value for option, value in chosen.items() if value is not None}
+    return functools.partial(BM25Teacher, **given) if name == "bm25" else functools.partial(DenseTeacher, name, **given)
