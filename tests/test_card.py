@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 
 from hn_datasets import TopK, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
 from hn_datasets.errors import ArgumentError
+from hn_datasets.markdown import code, escape, fence
 from hn_datasets.methods import RandomNegatives
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
@@ -30,7 +31,6 @@ from hn_datasets.release.card import (
     size_category,
     validate_metadata,
 )
-from hn_datasets.release.markdown import code, escape, fence
 from hn_datasets.statistics import MiningStatistics, ScoreDistribution, compute_statistics
 from tests.static_model import save_static_model
 

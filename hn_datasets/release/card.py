@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
 import yaml  # type: ignore[import-untyped]
-from huggingface_hub import DatasetCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from huggingface_hub.utils import yaml_dump
 from jinja2.meta import find_undeclared_variables
 
 from hn_datasets.errors import ArgumentError
@@ -49,6 +49,7 @@ TEMPLATE = "dataset_card.md.j2"
 _MARK = "<!-- hn_datasets"
 _END = f"{_MARK} end -->"
 _BEGIN = re.compile(rf"{_MARK} begin (\[[^\r\n]*?\]): [^\r\n]*? -->")
+_EMPTY_HEAD = re.compile(r"\A\s*---[ \t]*(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\r|\n|\Z)")
 _UNTITLED = "Mined hard negatives"
 
 
@@ -120,8 +121,8 @@ def render_card(
         pictures=pictures,
     )
     part = _mark(_render(template, sections), [config.config_name for config in configs])
-    head = DatasetCardData(**data).to_yaml(line_break="\n", original_order=list(data))
-    ours = [text.replace("\n", card.newline) for text in (f"---\n{head}\n---\n", part)]
+    head = yaml_dump(data, sort_keys=False)
+    ours = [text.replace("\n", card.newline) for text in (f"---\n{head}---\n", part)]
     return ours[0] + _join(card, ours[1])
 
 
@@ -142,7 +143,7 @@ def _mark(body: str, names: Sequence[str]) -> str:
 
 
 def _read_existing(text: str) -> _Existing:
-    text = text.removeprefix("\ufeff")
+    text = _EMPTY_HEAD.sub("", text.removeprefix("\ufeff"))
     newline = "\r\n" if 2 * text.count("\r\n") > text.count("\n") else "\n"
     head = REGEX_YAML_BLOCK.search(text)
     body = text[head.end() :] if head else text
@@ -155,8 +156,20 @@ def _read_existing(text: str) -> _Existing:
             f"Expected one pair of hn_datasets marks in {CARD_FILE}, got {len(begins)} begin and {ends} end; restore "
             "the pair, or remove the marks to have a new part below the text."
         )
-    names = tuple(map(str, json.loads(begins[0][1])))
-    return _Existing(_read_head(head), body[: begins[0].start()], body[end + len(_END) :], names, newline, True)
+    return _Existing(
+        _read_head(head), body[: begins[0].start()], body[end + len(_END) :], _read_names(begins[0]), newline, True
+    )
+
+
+def _read_names(begin: re.Match[str]) -> tuple[str, ...]:
+    """Return the configurations that the mark at the beginning of our part names."""
+    try:
+        return tuple(map(str, json.loads(begin[1])))
+    except json.JSONDecodeError as error:
+        raise ArgumentError(
+            f"Expected a list of configurations as JSON in the hn_datasets mark of {CARD_FILE}, got {begin[1]:.80}; "
+            "restore it."
+        ) from error
 
 
 def _read_head(head: re.Match[str] | None) -> dict[str, Any]:
