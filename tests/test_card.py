@@ -1,11 +1,13 @@
 """The card: what it says, that nothing in a row can break it, and that what is somebody else's stays."""
 
+import io
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,8 @@ import pytest
 import yaml
 from datasets import Dataset, Features, List, Value, get_dataset_config_names, load_dataset
 from huggingface_hub import DatasetCard
-from jsonschema import Draft202012Validator
 from markdown_it import MarkdownIt
+from PIL import Image
 
 from hn_datasets import TopK, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
 from hn_datasets.errors import ArgumentError
@@ -31,12 +33,11 @@ from hn_datasets.release.card import (
     size_category,
     validate_metadata,
 )
-from hn_datasets.statistics import MiningStatistics, ScoreDistribution, compute_statistics
+from hn_datasets.statistics import compute_statistics
 from tests.static_model import save_static_model
 
 CARDS = Path(__file__).parent.parent / "cards"
 EXAMPLES = sorted(path.parent for path in CARDS.glob("examples/*/mining.json"))
-SCHEMA = json.loads((CARDS / "mining.schema.json").read_text(encoding="utf-8"))
 DENSE = {
     "type": "dense", "model": "me/teacher", "revision": "abc123", "weights": "f00d", "query_prompt": "query: ",
     "corpus_prompt": "", "max_seq_length": 512, "dimension": 8, "precision": "bfloat16", "similarity": "cosine",
@@ -118,8 +119,7 @@ def blocks_of(card, language="python"):
 # The examples.
 
 
-def example(name):
-    return runpy.run_path(str(CARDS / "examples" / "make.py"))["render"](name)
+MAKE = runpy.run_path(str(CARDS / "examples" / "make.py"))
 
 
 def test_there_is_one_example_of_each_kind():
@@ -129,91 +129,57 @@ def test_there_is_one_example_of_each_kind():
 
 @pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
 def test_example_is_rendered_again_to_the_byte(folder):
-    assert example(folder).encode() == (folder / "README.md").read_bytes()
+    assert MAKE["render"](folder).encode() == (folder / "README.md").read_bytes()
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
+def test_pictures_of_an_example_are_those_of_its_mining_json(folder):
+    """Versions of matplotlib differ by a shade at the edges of letters, so pixels are compared, not bytes."""
+    drawn = MAKE["draw"](folder)
+    assert {str(path.relative_to(folder)) for path in folder.glob("assets/*")} == set(drawn) == set(PICTURES)
+    for name, content in drawn.items():
+        now, kept = (
+            np.asarray(Image.open(file).convert("RGBA"), dtype=float) for file in (io.BytesIO(content), folder / name)
+        )
+        assert now.shape == kept.shape
+        assert (abs(now - kept).max(axis=2) > 64).mean() < 0.002, name
 
 
 @pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
 def test_example_has_what_a_card_must_have(folder):
-    card = example(folder)
+    card = MAKE["render"](folder)
     sections = (
-        "Load and train", "Columns", "How the negatives were chosen", "What the scores say", "Short rows",
+        "Load and train", "Columns", "How the negatives were chosen", "What the scores say", "Negatives per row",
         "Example rows", "Negatives that may be right answers", "How to reproduce", "Versions", "Licences",
     )  # fmt: skip
     for section in sections:
-        assert f"# {section}\n" in card
+        assert f"\n\n## {section}\n\n" in card or f"\n\n### {section}\n\n" in card, section
     assert "More Information Needed" not in card
     assert "hn-datasets reproduce example/" in card
     assert all(f"]({path})" in card for path in PICTURES)
-    assert not any(word in card for word in ("None", "Undefined", "{{", "{%", "{#"))
+    assert not re.search(r"\b(None|nan|inf|Undefined)\b|\{\{|\{%|\{#|\n\n\n", card)
 
 
 def test_a_reader_sees_low_scores_of_long_passages():
     card = (CARDS / "examples" / "market-notes" / "README.md").read_text(encoding="utf-8")
     assert "On average a positive scores 0.377" in card
-    assert "Signs of trouble" in card
+    assert "**Signs of trouble**" in card
     assert "as with long or diverse passages" in card
+    assert "In 56.2% of the rows the teacher scores some other passage above the positive" in card
 
 
 def test_a_reader_sees_bm25_scores_that_pile_up():
     card = (CARDS / "examples" / "korean-finance-bm25" / "README.md").read_text(encoding="utf-8")
-    assert "| Most frequent value | 0.0000, 24 (50.0%) | 0.0000, 88 (91.7%) |" in card
+    assert "| Most frequent | 0.000: 24 (50.0%) | 0.000: 88 (91.7%) | 1.200: 48 (50.0%) |" in card
     assert "negatives score exactly 0: with BM25 they share no word with the anchor" in card
-    assert "24 positives score 0, for they share no word with their anchor" in card
+    assert "Positives that score 0, as they share no word with their anchor: 24." in card
+    assert "A bar with an arrow is cut off" in card
 
 
 def test_examples_are_small_and_the_wheel_has_none():
-    assert sum(path.stat().st_size for path in CARDS.glob("examples/*/*")) < 100_000
+    assert sum(path.stat().st_size for path in CARDS.glob("examples/*/*.*")) < 100_000
+    assert all(path.stat().st_size < 30_000 for path in CARDS.glob("examples/*/assets/*"))
     assert not list(CARDS.glob("*.md"))
-
-
-# mining.json.
-
-
-@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
-def test_mining_json_follows_the_schema(folder):
-    Draft202012Validator.check_schema(SCHEMA)
-    Draft202012Validator(SCHEMA).validate(json.loads((folder / "mining.json").read_text(encoding="utf-8")))
-
-
-@pytest.mark.parametrize(
-    "method", [TopK(), TopKShifted(3), TopKAbs(0.5), TopKMarginPos(0.1), TopKPercPos(0.9), RandomNegatives()]
-)
-def test_every_method_follows_the_schema(method):
-    record = make_record(method, release={"version": "1.2.3", "parent": None})
-    Draft202012Validator(SCHEMA).validate(json.loads(record.to_json()))
-
-
-@pytest.mark.parametrize(
-    ("place", "value"),
-    [
-        (("schema_version",), 2),
-        (("rows", "train"), -1),
-        (("recipe", "num_negatives"), 0),
-        (("recipe", "colour"), "red"),
-        (("recipe", "method", "percentage"), 1.5),
-        (("recipe", "method", "margin"), 0.1),
-        (("statistics", "positive_score", "quartiles"), [1, 2]),
-        (("statistics", "positive_not_best"), 31.2),
-        (("release", "version"), "one"),
-        (("extra",), {}),
-    ],
-)
-def test_the_schema_refuses_what_is_no_record(place, value):
-    data = json.loads(make_record().to_json())
-    inner = data
-    for key in place[:-1]:
-        inner = inner[key]
-    inner[place[-1]] = value
-    assert not Draft202012Validator(SCHEMA).is_valid(data)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"), [("recipe", Recipe), ("statistics", MiningStatistics), ("distribution", ScoreDistribution)]
-)
-def test_the_schema_knows_every_field(name, kind):
-    names = {item.name for item in fields(kind)}
-    assert set(SCHEMA["$defs"][name]["properties"]) == names
-    assert set(SCHEMA["$defs"][name]["required"]) == names
 
 
 # The head.
@@ -221,11 +187,16 @@ def test_the_schema_knows_every_field(name, kind):
 
 def test_head_has_what_the_hub_reads():
     metadata = CardMetadata(
-        "other", license_name="In-house", license_link="LICENSE", pretty_name="No: really", language=("no", "ko-KR")
+        "other",
+        license_name="In-house: ask us",
+        license_link="LICENSE",
+        pretty_name="No: really",
+        language=("no", "ko-KR", "ko"),
     )
     head = head_of(card_of(metadata=metadata))
     assert head["license"] == "other"
-    assert (head["license_name"], head["license_link"]) == ("In-house", "LICENSE")
+    assert (head["license_name"], head["license_link"]) == ("in-house-ask-us", "LICENSE")
+    assert head["license_details"] == "In-house: ask us"
     assert head["pretty_name"] == "No: really"
     assert head["language"] == ["no", "ko"]
     assert head["language_bcp47"] == ["ko-KR"]
@@ -360,8 +331,9 @@ def test_loading_names_tag_and_split():
 def test_teacher_is_named_with_its_revision_and_prompts():
     card = card_of()
     assert "[me/teacher](https://huggingface.co/me/teacher/tree/abc123)" in card
-    for text in ('| Prompt of anchors | `"query: "` |', "| Prompt of passages | none |", "cut after 512 tokens"):
+    for text in ('| Prompts | of anchors `"query: "`, of passages none |', "cut after 512 tokens"):
         assert text in card
+    assert "| Prompts | none |" in card_of(make_record(teacher={**DENSE, "query_prompt": ""}))
     assert "| Precision | bfloat16; 8 dimensions, cosine |" in card
 
 
@@ -394,7 +366,7 @@ def test_other_teachers_are_told_of():
         (TopKShifted(7), ["The 7 best passages of every anchor are left out"]),
         (TopKAbs(0.6), ["below 0.6, whatever", "`max_score` = 0.6"]),
         (TopKMarginPos(0.05), ["more than 0.05 below", "`p - margin`"]),
-        (TopKPercPos(0.9), ["below 90% of the score", "<code>p - &#124;p&#124; &#42; (1 - percentage)</code>"]),
+        (TopKPercPos(0.9), ["below 90% of what the positive", "<code>p - &#124;p&#124; &#42; (1 - percentage)</code>"]),
         (RandomNegatives(), ["a baseline, not hard negatives", "uniformly from the corpus, seed 0"]),
     ],
 )
@@ -402,8 +374,8 @@ def test_method_is_told_in_words_and_as_a_formula(method, texts):
     card = card_of(make_record(method))
     for text in texts:
         assert text in card
-    shown = "The ceiling in the picture" in card
-    assert shown is bool(np.isfinite(method.ceiling(np.float32([0.5]))).all())
+    low, high = method.ceiling(np.float32([0.5, 0.6]))
+    assert ("each row has its own" in card) is bool(low < high)
 
 
 def test_what_is_drawn_has_a_seed():
@@ -416,7 +388,7 @@ def test_guards_are_listed():
 
 
 def test_there_is_no_estimate_of_false_negatives_and_the_card_says_so():
-    assert "How many there are here is **not known**" in card_of()
+    assert "It is **not known** how many are" in card_of()
 
 
 def test_short_rows_are_counted_with_their_reason():
@@ -425,7 +397,8 @@ def test_short_rows_are_counted_with_their_reason():
     card = card_of(record, configs=[config_of(rows=1)])
     assert "2 rows (66.7%) have fewer than 2 negatives, because too few passages score below the ceiling" in card
     assert "0 negatives in 1 row, 1 negative in 1 row." in card
-    assert "it has 1 rows" in card
+    assert "The configuration `n-tuple` leaves short rows out: it has 1 row." in card
+    assert "leaves short rows out" not in card_of(record, configs=[config_of(rows=3)])
     assert "each with up to 2 hard negatives" in card
 
 
@@ -433,7 +406,7 @@ def test_without_any_score_the_card_is_whole():
     columns = {"positive_score": [float("nan")], "negative_scores": [[]]}
     card = card_of(replace(make_record(), statistics=compute_statistics(columns, num_negatives=2)), examples=[])
     assert "No row was mined" in card
-    assert "1 rows were skipped because a text was empty" in card
+    assert "Skipped because of an empty text: 1 row." in card
     assert "Example rows" not in card
 
 

@@ -47,7 +47,7 @@ QUESTIONS = (
     ("When is money from the {name} available?", "Money from the {name} is available {2}; bank holidays do not count."),
     (
         "How do I close my {name}?",
-        "The {name} is closed in the app under Contracts, or by letter. The bank then charges {1} and settles the rest.",
+        "The {name} is closed in the app under Contracts, or by letter; the bank charges {1} and settles the rest.",
     ),
 )
 

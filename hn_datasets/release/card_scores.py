@@ -128,8 +128,8 @@ def describe_short_rows(record: MiningRecord, configs: Sequence[ConfigFiles]) ->
     kept = sum(tuples.num_examples.values()) if tuples else statistics.mined_rows
     return {
         "any": bool(statistics.short_rows),
-        "rows": _rows_of(statistics.short_rows),
-        "share": format_share(statistics.short_share),
+        "rows": f"{_rows_of(statistics.short_rows)} ({format_share(statistics.short_share)}) "
+        + ("has" if statistics.short_rows == 1 else "have"),
         "num_negatives": statistics.num_negatives,
         "counts": [(f"{number} negative{'s' * (number != 1)}", _rows_of(rows)) for number, rows in counts if rows],
         "why": "the corpus has too few other passages"
