@@ -49,7 +49,8 @@ NASTY = [
     "---", "\n---\nlicense: mit\n---\n", "{{ title }} {% include 'x' %} {# c #}", "[link](http://x.example)",
     "![image](http://x.example/i.png)", "# heading", "- item", "1. item", "> quote", "&lt;b&gt; &#124;", "\\| \\",
     "*a* _b_ ~~c~~ $x$", "<!-- hn_datasets end -->", "<!-- comment", "</td></tr></table>", "\u202eright to left",
-    "|:--|", "[ref]: http://x.example", "~~~", "    indented", "\0\x1b[31m",
+    "|:--|", "[ref]: http://x.example", "~~~", "    indented", "\0\x1b[31m", "\ud800 lone", "\u200f\u061cright to left",
+    "&#124; &lt;", "<details>", "<!--", "``", "```bibtex", "#", "=", "***", "a\\", "%}", "}}", "\ttab", "\r---\r",
 ]  # fmt: skip
 
 
@@ -488,13 +489,32 @@ def test_no_word_of_a_human_breaks_the_card(text):
     )
 
 
-def test_names_of_columns_cannot_break_the_card():
-    name = "a|`b`<i>"
-    record = make_record(anchor_column_name=name)
+@pytest.mark.parametrize("name", [text for text in NASTY if text and "\ud800" not in text] + ["a: b", "- a", "no", "1"])
+def test_no_name_breaks_the_card(name):
+    """Of a column, a split or a configuration: in the head they are YAML, in the body Markdown."""
+    record = make_record(anchor_column_name=name, release={"version": "1.0.0"})
     features = Features({name: Value("string"), "positive": Value("string")})
-    row = {**row_of(), name: "question"}
-    card = card_of(record, configs=[config_of(features=features)], examples=[row])
-    assert "<i>" not in html_of(card)
+    config = replace(
+        config_of(features=features), data_files={name: f"{name}/*"}, num_examples={name: 4}, num_bytes={name: 1}
+    )
+    card = card_of(record, configs=[config], examples=[{**row_of(), name: "question"}])
+    plain = card_of(configs=[config_of(features=Features({"anchor": Value("string"), "positive": Value("string")}))])
+    kinds = [[(token.type, token.tag) for token in tokens_of(one)] for one in (card, plain)]
+    assert kinds[0] == kinds[1]
+    head = head_of(card)
+    assert set(head) == set(head_of(plain))
+    assert [column["name"] for column in head["dataset_info"]["features"]] == [name, "positive"]
+    assert head["configs"] == [
+        {"config_name": "n-tuple", "data_files": [{"split": name, "path": f"{name}/*"}], "default": True}
+    ]
+
+
+def test_names_are_shown_as_they_are():
+    name = "a|`b`<i>"
+    features = Features({name: Value("string"), "positive": Value("string")})
+    card = card_of(
+        make_record(anchor_column_name=name), configs=[config_of(features=features)], examples=[{**row_of(), name: "q"}]
+    )
     assert "<code>a|`b`&lt;i&gt;</code></td>" in html_of(card)
 
 
@@ -559,6 +579,43 @@ def test_line_ends_of_the_existing_card_survive():
     assert card_of(existing=card) == card
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("existing", ["", "\n", "# Title\n\nText.", "---\n---\n\n# Title\n\n---\n\nText.\n"])
+def test_a_card_without_a_head_keeps_its_body(existing, newline):
+    card = card_of(existing=existing.replace("\n", newline)).replace("\r\n", "\n")
+    assert head_of(card) == head_of(card_of())
+    before, part = body_of(card).split("<!-- hn_datasets begin")
+    assert before.strip() == existing.removeprefix("---\n---\n").strip()
+    assert part == body_of(card_of()).split("<!-- hn_datasets begin")[1]
+
+
+def test_keys_of_any_kind_stay():
+    head = "2024: a\ntrue: b\ndate: 2024-01-02\nignore_metadata_errors: true\ntrain-eval-index: [x]\nnothing: null"
+    card = card_of(existing=f"---\n{head}\n---\n")
+    data = yaml.safe_load(card.split("---\n")[1])
+    assert {2024: "a", True: "b", "ignore_metadata_errors": True, "train-eval-index": ["x"]}.items() <= data.items()
+    assert str(data["date"]) == "2024-01-02"
+
+
+def test_what_an_older_release_said_of_its_licence_goes():
+    card = card_of(metadata=CardMetadata("other", license_name="Ask us", license_link="LICENSE"))
+    head = head_of(card_of(existing=card, metadata=CardMetadata("mit")))
+    assert [key for key in head if key.startswith("license")] == ["license"]
+
+
+def test_text_around_our_part_stays_to_the_letter():
+    before, after = "\n\n  <b>mine</b>  \n---\n{{ x }}\n\n\n\n", "  \n\n\n\n{% raw %}\n\ttail without an end"
+    first = card_of()
+    begin, end = first.index("<!-- hn_datasets begin"), first.index("end -->") + len("end -->")
+    head = first[: first.index("\n---\n") + len("\n---\n")]
+    again = card_of(
+        make_record(TopK(), release={"version": "2.0.0"}), existing=head + before + first[begin:end] + after
+    )
+    body = again[again.index("\n---\n") + len("\n---\n") :]
+    assert body.startswith(before + "<!-- hn_datasets begin")
+    assert body.endswith("end -->" + after)
+
+
 def test_a_byte_order_mark_hides_no_head():
     assert card_of(existing="\ufeff" + HUMAN) == card_of(existing=HUMAN)
 
@@ -581,11 +638,19 @@ def test_configurations_of_an_earlier_release_go():
         ("---\nconfigs:\n- config_name: default\n  data_files: x\n---\n", "no other default configuration.*'default'"),
         ("---\nconfigs:\n- config_name: raw\n  default: true\n---\n", "no other default configuration.*'raw'"),
         ("text\n<!-- hn_datasets end -->\n", "one pair of hn_datasets marks .*got 0 begin and 1 end"),
+        ("<!-- hn_datasets begin []: x -->\n", "got 1 begin and 0 end"),
+        ("<!-- hn_datasets end -->\n<!-- hn_datasets begin []: x -->\n", "got 1 begin and 1 end, the end first"),
+        ("<!-- hn_datasets begin []: x -->\n<!-- hn_datasets end -->\n" * 2, "got 2 begin and 2 end"),
+        ("<!-- hn_datasets begin [n-tuple]: x -->\n<!-- hn_datasets end -->\n", r"as JSON .*got '\[n-tuple\]: x'"),
+        ("<!-- hn_datasets begin: x -->\n<!-- hn_datasets end -->\n", "as JSON .*got ': x'"),
+        ("<!-- hn_datasets begin [] -->\n", "got 1 begin and 0 end"),
+        ("---\ndate: 2024-13-45\n---\n", "Expected YAML at the head"),
     ],
 )
 def test_an_existing_card_that_cannot_be_kept_is_refused(existing, message):
-    with pytest.raises(ArgumentError, match=message):
+    with pytest.raises(ArgumentError, match=message) as caught:
         card_of(existing=existing)
+    assert "\n" not in str(caught.value)
 
 
 # Arguments.
@@ -605,6 +670,12 @@ def test_an_existing_card_that_cannot_be_kept_is_refused(existing, message):
         (CardMetadata("mit", source_datasets=("a/b/c",)), "got 'a/b/c'"),
         (CardMetadata("mit", source_datasets="me/data"), "as a tuple of Hub ids"),
         (CardMetadata("mit", task_categories=("Text Retrieval",)), "got 'Text Retrieval'"),
+        (CardMetadata("mit\nlicense: x"), "small letters"),
+        (CardMetadata(["mit"]), "small letters"),
+        (CardMetadata("mit", license_link="licence.txt"), "license_link as an https address.*got 'licence.txt'"),
+        (CardMetadata("mit", license_link="javascript:alert(1)"), "license_link as an https address"),
+        (CardMetadata("mit", source_datasets=(1,)), "got 1"),
+        (CardMetadata("mit", language=(None,)), "got None"),
     ],
 )
 def test_what_a_human_says_is_checked(metadata, message):

@@ -48,7 +48,7 @@ TEMPLATE = "dataset_card.md.j2"
 
 _MARK = "<!-- hn_datasets"
 _END = f"{_MARK} end -->"
-_BEGIN = re.compile(rf"{_MARK} begin (\[[^\r\n]*?\]): [^\r\n]*? -->")
+_BEGIN = re.compile(rf"{_MARK} begin(.*?)-->", re.DOTALL)
 _EMPTY_HEAD = re.compile(r"\A\s*---[ \t]*(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\r|\n|\Z)")
 _UNTITLED = "Mined hard negatives"
 
@@ -151,10 +151,12 @@ def _read_existing(text: str) -> _Existing:
     if (len(begins), ends) == (0, 0):
         return _Existing(_read_head(head), body, "", (), newline, False)
     end = body.find(_END)
-    if (len(begins), ends) != (1, 1) or end < begins[0].end():
+    reversed_ = len(begins) == ends == 1 and end < begins[0].end()
+    if (len(begins), ends) != (1, 1) or reversed_:
         raise ArgumentError(
-            f"Expected one pair of hn_datasets marks in {CARD_FILE}, got {len(begins)} begin and {ends} end; restore "
-            "the pair, or remove the marks to have a new part below the text."
+            f"Expected one pair of hn_datasets marks in {CARD_FILE}, got {len(begins)} begin and {ends} end"
+            f"{', the end first' if reversed_ else ''}; restore the pair, or remove the marks to have a new part below "
+            "the text."
         )
     return _Existing(
         _read_head(head), body[: begins[0].start()], body[end + len(_END) :], _read_names(begins[0]), newline, True
@@ -163,19 +165,23 @@ def _read_existing(text: str) -> _Existing:
 
 def _read_names(begin: re.Match[str]) -> tuple[str, ...]:
     """Return the configurations that the mark at the beginning of our part names."""
+    listed = " ".join(begin[1].split())
     try:
-        return tuple(map(str, json.loads(begin[1])))
-    except json.JSONDecodeError as error:
+        names, _ = json.JSONDecoder().raw_decode(listed)
+    except json.JSONDecodeError:
+        names = None
+    if not isinstance(names, list):
         raise ArgumentError(
-            f"Expected a list of configurations as JSON in the hn_datasets mark of {CARD_FILE}, got {begin[1]:.80}; "
-            "restore it."
-        ) from error
+            "Expected a list of configurations as JSON in the mark where the part of hn_datasets begins in "
+            f"{CARD_FILE}, got {listed!r:.80}; restore it."
+        )
+    return tuple(map(str, names))
 
 
 def _read_head(head: re.Match[str] | None) -> dict[str, Any]:
     try:
         data = (yaml.safe_load(head[2]) if head else None) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that does not exist is a ValueError
         raise ArgumentError(
             f"Expected YAML at the head of {CARD_FILE}, got text that is not ({' '.join(str(error).split())}); "
             "correct it."
