@@ -339,7 +339,7 @@ def test_teacher_is_named_with_its_revision_and_prompts():
 
 
 @pytest.mark.parametrize(
-    "path", ["/data/someone/models/student", "./out/student", "C:\\someone\\student", "a/b/student"]
+    "path", ["/data/someone/models/student", "./out/student", "C:\\someone\\student", "a/b/student", "~/student"]
 )
 def test_a_folder_of_one_machine_is_shown_by_its_own_name(path):
     card = card_of(make_record(teacher={**DENSE, "model": path, "revision": None}))
@@ -409,6 +409,105 @@ def test_without_any_score_the_card_is_whole():
     assert "No row was mined" in card
     assert "Skipped because of an empty text: 1 row." in card
     assert "Example rows" not in card
+
+
+@pytest.mark.parametrize(
+    ("scores", "mean"),
+    [((0.9, 0.8), "| Mean | 0.9000 |"), ((1.0, 0.8), "| Mean | 1.0000 |"), ((1.00001, 0.8), "| Mean | 1.0000 |"),
+     ((3.124, 1), "| Mean | 3.124 |"), ((33.82, 12), "| Mean | 33.82 |"), ((338.2, 12), "| Mean | 338.2 |"),
+     ((33820, 12), "| Mean | 33820 |"), ((-33.82, -40), "| Mean | -33.82 |")],
+)  # fmt: skip
+def test_scores_have_four_digits(scores, mean):
+    card = card_of(make_record(scores=scores), examples=[{**row_of(), "positive_score": scores[0]}])
+    assert mean in card
+    assert f"| **positive** | {mean.split()[3]} |" in card
+
+
+def test_shares_are_never_rounded_to_none_or_all():
+    scores = [0.0, *[0.5] * 4999]
+    columns = {"positive_score": scores, "negative_scores": [[0.25]] * 5000, "top_score": [0.4] * 5000}
+    card = card_of(replace(make_record(), statistics=compute_statistics(columns)))
+    assert "| 0 or below | 1 (under 0.1%) | 0 (0.0%) | 1 (under 0.1%) |" not in card  # the margin is -0.25: below 0 too
+    assert "| 0 or below | 1 (under 0.1%) | 0 (0.0%) |" in card
+    assert "| Most frequent | 0.5000: 4,999 (over 99.9%) |" in card
+    assert "In under 0.1% of the rows the teacher scores some other passage above the positive" in card
+
+
+def test_the_table_has_no_rows_of_zeros():
+    rng = np.random.default_rng(0)
+    columns = {"positive_score": rng.uniform(0.8, 0.9, 50), "negative_scores": rng.uniform(0.1, 0.2, (50, 1)).tolist()}
+    card = card_of(replace(make_record(), statistics=compute_statistics(columns)))
+    assert "| Maximum |" in card
+    assert "| 0 or below |" not in card
+    assert "| Most frequent |" not in card
+    assert "There is no sign of trouble" in card
+
+
+def test_a_ceiling_that_is_none_is_no_line_of_an_example():
+    assert "| *ceiling* | *0.8550* |" in card_of()
+    for ceiling in (float("inf"), float("nan"), None):
+        assert "*ceiling*" not in card_of(examples=[{**row_of(), "ceiling": ceiling}])
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [
+        (TopKPercPos(0.95), "The ceiling keeps those passages out"),
+        (TopKAbs(0.7), "The ceiling does not depend on the positive"),
+        (TopK(), "Nothing keeps those passages out"),
+    ],
+)
+def test_what_scores_above_the_positive_is_spoken_of(method, sentence):
+    columns = {"positive_score": [0.5, 0.9], "negative_scores": [[0.3], [0.3]], "top_score": [0.6, 0.6]}
+    statistics = compute_statistics(columns)
+    card = card_of(replace(make_record(method), statistics=statistics))
+    assert "In 50.0% of the rows the teacher scores some other passage above the positive" in card
+    assert sentence in card
+    best = card_of(replace(make_record(method), statistics=replace(statistics, positive_not_best=0.0)))
+    assert "In no row does another passage score above the positive." in best
+    assert "the teacher scores some other passage" not in best
+
+
+def test_special_choices_are_told_only_where_they_were_made():
+    guards = ({"name": "duplicates"}, {"name": "held-out"})
+    told = card_of(make_record(teacher={**DENSE, "roles_differ": True}, on_empty="skip", guards=guards))
+    assert "| Roles | the model itself encodes anchors and passages in two ways |" in told
+    assert "| Rows with an empty text | skipped |" in told
+    assert [line for line in told.splitlines() if line.startswith("| Guard |")] == [
+        '| Guard | `{"name": "held-out"}` |'
+    ]
+    assert not any(f"\n| {name} |" in card_of() for name in ("Roles", "Rows with an empty text", "Guard"))
+
+
+def test_tables_that_no_trainer_reads_are_told_as_such():
+    scores = Features(
+        {"query_id": Value("int64"), "document_ids": List(Value("int64")), "scores": List(Value("float32"))}
+    )
+    parts = [
+        ("queries", Features({"query_id": Value("int64"), "query": Value("string")}), "a query and its number"),
+        (
+            "documents",
+            Features({"document_id": Value("int64"), "document": Value("string")}),
+            "a passage and its number",
+        ),
+        ("scores", scores, "the number of a query, and those of its passages with scores and labels"),
+    ]
+    configs = [config_of(), *(config_of(name, "normalized", False, features) for name, features, _ in parts)]
+    card = card_of(configs=configs)
+    for name, _, what in parts:
+        assert f"| `{name}` | {what} | 4 in `train` | after `sentence_transformers.util.resolve_ids` |" in card
+    assert "the trainer's label" not in card
+    assert "`MarginMSELoss`" not in card
+    assert "trains as it is" in card
+    assert "; the trainer's label" in card_of(
+        configs=[config_of(features=Features({**TUPLE, "scores": List(Value("float32"))}))]
+    )
+
+
+def test_the_default_configuration_is_told_first():
+    card = card_of(configs=[config_of("labeled-pair", default=False, features=PAIR), config_of()])
+    assert card.index("| `n-tuple` (default) |") < card.index("| `labeled-pair` |")
+    assert "This configuration trains as it is" in card
 
 
 def test_several_positives_share_the_lowest_score():
