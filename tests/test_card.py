@@ -427,9 +427,8 @@ def test_shares_are_never_rounded_to_none_or_all():
     scores = [0.0, *[0.5] * 4999]
     columns = {"positive_score": scores, "negative_scores": [[0.25]] * 5000, "top_score": [0.4] * 5000}
     card = card_of(replace(make_record(), statistics=compute_statistics(columns)))
-    assert "| 0 or below | 1 (under 0.1%) | 0 (0.0%) | 1 (under 0.1%) |" not in card  # the margin is -0.25: below 0 too
-    assert "| 0 or below | 1 (under 0.1%) | 0 (0.0%) |" in card
-    assert "| Most frequent | 0.5000: 4,999 (over 99.9%) |" in card
+    assert "| 0 or below | 1 (under 0.1%) | 0 (0.0%) | 1 (under 0.1%) |" in card
+    assert "| Most frequent | 0.5000: 4,999 (over 99.9%) | 0.2500: 5,000 (100.0%) |" in card
     assert "In under 0.1% of the rows the teacher scores some other passage above the positive" in card
 
 
@@ -473,35 +472,31 @@ def test_special_choices_are_told_only_where_they_were_made():
     told = card_of(make_record(teacher={**DENSE, "roles_differ": True}, on_empty="skip", guards=guards))
     assert "| Roles | the model itself encodes anchors and passages in two ways |" in told
     assert "| Rows with an empty text | skipped |" in told
-    assert [line for line in told.splitlines() if line.startswith("| Guard |")] == [
-        '| Guard | `{"name": "held-out"}` |'
-    ]
+    assert told.count("| Guard |") == told.count('| Guard | `{"name": "held-out"}` |') == 1
     assert not any(f"\n| {name} |" in card_of() for name in ("Roles", "Rows with an empty text", "Guard"))
 
 
 def test_tables_that_no_trainer_reads_are_told_as_such():
-    scores = Features(
-        {"query_id": Value("int64"), "document_ids": List(Value("int64")), "scores": List(Value("float32"))}
-    )
+    number, text, scores = Value("int64"), Value("string"), List(Value("float32"))
     parts = [
-        ("queries", Features({"query_id": Value("int64"), "query": Value("string")}), "a query and its number"),
+        ("queries", {"query_id": number, "query": text}, "a query and its number"),
+        ("documents", {"document_id": number, "document": text}, "a passage and its number"),
         (
-            "documents",
-            Features({"document_id": Value("int64"), "document": Value("string")}),
-            "a passage and its number",
+            "scores",
+            {"query_id": number, "document_ids": List(number), "scores": scores},
+            "the number of a query, and those of its passages with scores and labels",
         ),
-        ("scores", scores, "the number of a query, and those of its passages with scores and labels"),
     ]
-    configs = [config_of(), *(config_of(name, "normalized", False, features) for name, features, _ in parts)]
+    configs = [config_of(), *(config_of(name, "normalized", False, Features(columns)) for name, columns, _ in parts)]
     card = card_of(configs=configs)
     for name, _, what in parts:
         assert f"| `{name}` | {what} | 4 in `train` | after `sentence_transformers.util.resolve_ids` |" in card
     assert "the trainer's label" not in card
     assert "`MarginMSELoss`" not in card
-    assert "trains as it is" in card
-    assert "; the trainer's label" in card_of(
-        configs=[config_of(features=Features({**TUPLE, "scores": List(Value("float32"))}))]
-    )
+    configs = [config_of(features=Features({**TUPLE, "scores": scores})), config_of("scored", default=False)]
+    scored = card_of(configs=configs)
+    assert "; the trainer's label" in scored
+    assert "| `SentenceTransformerTrainer` with `MarginMSELoss` |" in scored
 
 
 def test_the_default_configuration_is_told_first():
