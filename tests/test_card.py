@@ -671,6 +671,9 @@ def test_line_ends_of_the_existing_card_survive():
     assert card.count("\r\n") == card.count("\n") > 100
     assert card.replace("\r\n", "\n") == card_of(existing=HUMAN)
     assert card_of(existing=card) == card
+    cited = card_of(existing=card, metadata=CardMetadata("mit", citation="@misc{a,\r\n  b\r}\n"))
+    assert "```bibtex\r\n@misc{a,\r\n  b\r\n}\r\n```\r\n" in cited
+    assert "\r\r" not in cited
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
