@@ -1,11 +1,10 @@
 """The card: it loads the folder it stands in, and holds what the recipe and the statistics say."""
 
 import numpy as np
-import pytest
 from datasets import Dataset, DatasetDict, load_dataset
 from huggingface_hub import DatasetCard
 
-from hn_datasets import HardNegativeMiner, TopKPercPos
+from hn_datasets import HardNegativeMiner, TopK, TopKPercPos
 from hn_datasets.readme import render_readme
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
@@ -19,9 +18,9 @@ STATISTICS = compute_statistics(
 )
 
 
-def card(teacher=None, rows=1, source=None, **choices):
+def card(teacher=None, source=None, **choices):
     recipe = Recipe(teacher=teacher or {"type": "bm25", "variant": "okapi"}, **choices)
-    return render_readme(recipe, STATISTICS, {"train": rows}, {"passages": 9}, source or {})
+    return render_readme(recipe, STATISTICS, {"train": 1}, {"passages": 9}, source or {})
 
 
 def test_the_folder_loads_by_its_card_split_by_split(tmp_path):
@@ -31,8 +30,7 @@ def test_the_folder_loads_by_its_card_split_by_split(tmp_path):
     write_mined(mined, MiningRecord.of(mined, miner, source={"path": "pairs.jsonl"}), tmp_path / "out")
     assert {name: len(split) for name, split in load_dataset(str(tmp_path / "out")).items()} == {"train": 32, "test": 5}
     data = DatasetCard.load(tmp_path / "out/README.md").data.to_dict()
-    assert data["size_categories"] == ["n<1K"]
-    assert data["tags"][-1] == "topk-percpos"
+    assert data["tags"] == ["hard-negatives", "sentence-transformers", "hn_datasets", "topk-percpos"]
 
 
 def test_another_folder_of_the_same_name_gives_its_own_rows(tmp_path):
@@ -47,22 +45,32 @@ def test_another_folder_of_the_same_name_gives_its_own_rows(tmp_path):
 
 
 def test_the_card_says_how_and_shows_the_statistics():
-    text = card(
-        {"type": "dense", "model": "BAAI/bge-m3", "query_prompt": "query: ", "precision": "bfloat16"},
-        method=TopKPercPos(0.9), sampling="softmax", seed=3, source={"repo_id": "me/pairs"},
-    )  # fmt: skip
-    said = ["`BAAI/bge-m3`", "`query:`", "`bfloat16`", "(percentage 0.9)", "| sampling | softmax |", "| seed | 3 |"]
-    for part in (*said, "of `me/pairs`", STATISTICS.to_table(), "9 distinct passages", "No estimate"):
+    text = card({"type": "dense", "model": "BAAI/bge-m3"}, method=TopKPercPos(0.9), source={"repo_id": "me/pairs"})
+    for part in (
+        "`BAAI/bge-m3`",
+        "`topk-percpos` (percentage 0.9)",
+        "9 distinct passages of `me/pairs`.",
+        "No estimate",
+    ):
         assert part in text, part
-    assert r"`p - \|p\| * (1 - percentage)`" in text
+    assert f"```text\n{STATISTICS.to_table()}\n```" in text
+    assert "1 rows with 2 hard negatives, mined with `bm25` and `topk`" in card(method=TopK())
 
 
-@pytest.mark.parametrize(
-    ("rows", "category"),
-    [(999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (100_000, "100K<n<1M"), (10**6, "n>1M")],
-)
-def test_size_categories_are_those_of_the_hub(rows, category):
-    assert f"- {category}\n" in card(rows=rows)
+def test_the_block_of_code_formats_the_folder(tmp_path, monkeypatch):
+    names = {"query": 'the "query", 질문', "answer": "the passage"}
+    dataset = Dataset.from_list([{names[key]: row[key] for key in names} for row in PAIRS])
+    columns = {"anchor_column_name": names["query"], "positive_column_name": names["answer"]}
+    miner = HardNegativeMiner.from_dataset(
+        dataset, teacher=HashTeacher(), store=tmp_path / "store", method=TopK(), **columns
+    )
+    mined = dataset.map(miner, batched=True)
+    write_mined(mined, MiningRecord.of(mined, miner), tmp_path / "out")
+    code = (tmp_path / "out/README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    assert "질문" in code
+    made = {}
+    exec(code.replace("path/to/this/folder", str(tmp_path / "out")), made)
+    assert made["train"].column_names[:3] == [*names.values(), "negative_1"]
 
 
 def test_a_name_cannot_break_the_card():

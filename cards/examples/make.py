@@ -1,7 +1,8 @@
 """Makes the example cards: mines three small sets of invented texts, and renders what came out.
 
-``python cards/examples/make.py`` mines and renders; ``python cards/examples/make.py render`` renders again from the
-``mining.json`` and ``rows.json`` that are there, after a change of a template. The pictures are drawn by the tests.
+``python cards/examples/make.py`` mines and renders; ``python cards/examples/make.py render`` renders and draws again
+from the ``mining.json`` and ``rows.json`` that are there, after a change of a template. ``rows.json`` holds what a card
+has from elsewhere: the words of a human, the configurations, and the rows to show.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import Any
 
 from datasets import Dataset, Features
 
+from hn_datasets.display import pick_rows
 from hn_datasets.record import MiningRecord
 from hn_datasets.release.card import CardMetadata, ConfigFiles, VersionRow, render_card
+from hn_datasets.release.plots import draw_pictures
 
 FOLDER = Path(__file__).parent
 TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -44,7 +47,7 @@ QUESTIONS = (
     ("When is money from the {name} available?", "Money from the {name} is available {2}; bank holidays do not count."),
     (
         "How do I close my {name}?",
-        "A {name} is closed in the app under Contracts, or by letter. The bank then charges {1} and settles the rest.",
+        "The {name} is closed in the app under Contracts, or by letter; the bank charges {1} and settles the rest.",
     ),
 )
 
@@ -179,9 +182,16 @@ def mine(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         parts = {layout: format_dataset(mined, layout) for layout in layouts}
-    release = {"repo_id": f"example/{name}", "version": versions[0].version}
-    if before:
-        release["parent"] = versions[1].version
+    release = {
+        "repo_id": f"example/{name}",
+        "version": versions[0].version,
+        "parent": f"v{versions[1].version}" if before else None,
+        "notes": versions[0].notes,
+        "date": versions[0].date,
+        "files": {},
+        "layouts": list(layouts),
+        "versions": [asdict(version) for version in versions],
+    }
     folder = FOLDER / name
     folder.mkdir(exist_ok=True)
     (folder / "mining.json").write_text(record.with_release(**release).to_json(), encoding="utf-8")
@@ -197,13 +207,8 @@ def mine(
         }
         for layout, part in parts.items()
     ]
-    shown = {
-        "repo_id": f"example/{name}",
-        "metadata": asdict(metadata),
-        "configs": configs,
-        "versions": [asdict(version) for version in versions],
-        "examples": [mined[len(mined) * place // 3 + place] for place in range(3)],
-    }
+    rows = [mined[row] for row in pick_rows(mined)]
+    shown = {"metadata": asdict(metadata), "configs": configs, "examples": rows}
     text = json.dumps(shown, indent=1, ensure_ascii=False) + "\n"
     (folder / "rows.json").write_text(text, encoding="utf-8")
 
@@ -213,14 +218,21 @@ def render(folder: Path) -> str:
     shown = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
     metadata = {key: tuple(value) if isinstance(value, list) else value for key, value in shown["metadata"].items()}
     configs = [{**entry, "features": Features._from_yaml_list(entry["features"])} for entry in shown["configs"]]
+    record = MiningRecord.read(folder)
     return render_card(
-        MiningRecord.read(folder),
+        record,
         CardMetadata(**metadata),
         [ConfigFiles(**entry) for entry in configs],
-        repo_id=shown["repo_id"],
+        repo_id=record.release["repo_id"],
         examples=shown["examples"],
-        versions=[VersionRow(**entry) for entry in shown["versions"]],
+        versions=[VersionRow(**entry) for entry in record.release["versions"]],
     )
+
+
+def draw(folder: Path) -> dict[str, bytes]:
+    """Return the pictures of an example, from its ``mining.json``."""
+    record = MiningRecord.read(folder)
+    return draw_pictures(record.statistics, method=record.recipe.method)
 
 
 def mine_all() -> None:
@@ -282,3 +294,6 @@ if __name__ == "__main__":
         mine_all()
     for path in sorted(FOLDER.glob("*/mining.json")):
         (path.parent / "README.md").write_text(render(path.parent), encoding="utf-8", newline="")
+        (path.parent / "assets").mkdir(exist_ok=True)
+        for name, content in draw(path.parent).items():
+            (path.parent / name).write_bytes(content)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
 import yaml  # type: ignore[import-untyped]
-from huggingface_hub import DatasetCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from huggingface_hub.utils import yaml_dump
 from jinja2.meta import find_undeclared_variables
 
 from hn_datasets.errors import ArgumentError
@@ -48,7 +48,8 @@ TEMPLATE = "dataset_card.md.j2"
 
 _MARK = "<!-- hn_datasets"
 _END = f"{_MARK} end -->"
-_BEGIN = re.compile(rf"{_MARK} begin (\[[^\r\n]*?\]): [^\r\n]*? -->")
+_BEGIN = re.compile(rf"{_MARK} begin(.*?)-->", re.DOTALL)
+_EMPTY_HEAD = re.compile(r"\A\s*---[ \t]*(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\r|\n|\Z)")
 _UNTITLED = "Mined hard negatives"
 
 
@@ -120,8 +121,8 @@ def render_card(
         pictures=pictures,
     )
     part = _mark(_render(template, sections), [config.config_name for config in configs])
-    head = DatasetCardData(**data).to_yaml(line_break="\n", original_order=list(data))
-    ours = [text.replace("\n", card.newline) for text in (f"---\n{head}\n---\n", part)]
+    head = yaml_dump(data, sort_keys=False)
+    ours = [text.replace("\n", card.newline) for text in (f"---\n{head}---\n", part)]
     return ours[0] + _join(card, ours[1])
 
 
@@ -142,7 +143,7 @@ def _mark(body: str, names: Sequence[str]) -> str:
 
 
 def _read_existing(text: str) -> _Existing:
-    text = text.removeprefix("\ufeff")
+    text = _EMPTY_HEAD.sub("", text.removeprefix("\ufeff"))
     newline = "\r\n" if 2 * text.count("\r\n") > text.count("\n") else "\n"
     head = REGEX_YAML_BLOCK.search(text)
     body = text[head.end() :] if head else text
@@ -150,19 +151,37 @@ def _read_existing(text: str) -> _Existing:
     if (len(begins), ends) == (0, 0):
         return _Existing(_read_head(head), body, "", (), newline, False)
     end = body.find(_END)
-    if (len(begins), ends) != (1, 1) or end < begins[0].end():
+    reversed_ = len(begins) == ends == 1 and end < begins[0].end()
+    if (len(begins), ends) != (1, 1) or reversed_:
         raise ArgumentError(
-            f"Expected one pair of hn_datasets marks in {CARD_FILE}, got {len(begins)} begin and {ends} end; restore "
-            "the pair, or remove the marks to have a new part below the text."
+            f"Expected one pair of hn_datasets marks in {CARD_FILE}, got {len(begins)} begin and {ends} end"
+            f"{', the end first' if reversed_ else ''}; restore the pair, or remove the marks to have a new part below "
+            "the text."
         )
-    names = tuple(map(str, json.loads(begins[0][1])))
-    return _Existing(_read_head(head), body[: begins[0].start()], body[end + len(_END) :], names, newline, True)
+    return _Existing(
+        _read_head(head), body[: begins[0].start()], body[end + len(_END) :], _read_names(begins[0]), newline, True
+    )
+
+
+def _read_names(begin: re.Match[str]) -> tuple[str, ...]:
+    """Return the configurations that the mark at the beginning of our part names."""
+    listed = " ".join(begin[1].split())
+    try:
+        names, _ = json.JSONDecoder().raw_decode(listed)
+    except json.JSONDecodeError:
+        names = None
+    if not isinstance(names, list):
+        raise ArgumentError(
+            "Expected a list of configurations as JSON in the mark where the part of hn_datasets begins in "
+            f"{CARD_FILE}, got {listed!r:.80}; restore it."
+        )
+    return tuple(map(str, names))
 
 
 def _read_head(head: re.Match[str] | None) -> dict[str, Any]:
     try:
         data = (yaml.safe_load(head[2]) if head else None) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that does not exist is a ValueError
         raise ArgumentError(
             f"Expected YAML at the head of {CARD_FILE}, got text that is not ({' '.join(str(error).split())}); "
             "correct it."

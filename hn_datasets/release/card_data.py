@@ -27,7 +27,8 @@ TAGS = ("hard-negatives", "sentence-transformers", "hn_datasets")
 SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
-_LANGUAGE = re.compile(r"[a-zA-Z]{2,3}(-[a-zA-Z0-9]{1,8})*")
+_LICENSE_LINK = re.compile(r"https?://\S+|LICENSE(\.md)?")
+_LANGUAGE = re.compile(r"code|multilingual|[a-zA-Z]{2,3}(-[a-zA-Z0-9]{1,8})*")
 _WORDS = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -39,9 +40,9 @@ class CardMetadata:
         license: the Hub's id of the licence of this dataset, such as ``"cc-by-4.0"``; never guessed. ``"other"`` needs
             ``license_name``, ``"unknown"`` says that nobody knows.
         license_name: name of a licence that has no id, or the reason why there is none.
-        license_link: its text: an address, or ``"LICENSE"`` for the file beside the card.
+        license_link: its text: an address, or ``"LICENSE"`` or ``"LICENSE.md"`` for the file beside the card.
         pretty_name: title of the card; the repository's name if None.
-        language: BCP-47 codes of the texts.
+        language: BCP-47 codes of the texts; the Hub's words ``"code"`` and ``"multilingual"`` go too.
         source_datasets: Hub ids of the datasets that the texts come from; that of the record's source if empty.
         source_license: licence of the source, in words; said to be unknown if None.
         teacher_license: licence of the teacher's weights, in words; said to be unknown if None.
@@ -98,7 +99,7 @@ class VersionRow:
         rows: of all splits.
         mean_margin: mean of the positive score minus the negative score; None if there are no negatives.
         common_share: share, 0 to 1, of its negatives that the version before has too; None if unknown.
-        notes: what has changed, on one line.
+        notes: what has changed, on one line; None if nobody said.
     """
 
     version: str
@@ -106,7 +107,7 @@ class VersionRow:
     rows: int
     mean_margin: float | None
     common_share: float | None
-    notes: str
+    notes: str | None
 
 
 def validate_metadata(metadata: CardMetadata) -> None:
@@ -114,7 +115,7 @@ def validate_metadata(metadata: CardMetadata) -> None:
 
     Raises:
         ArgumentError: the licence is missing or no id of the Hub's form; ``"other"`` has no name, or another licence
-            has one; a language, source dataset or task category is no id.
+            has one; the licence's link leads nowhere; a language, source dataset or task category is no id.
     """
     _check_license(metadata)
     for name, pattern, example in (
@@ -150,6 +151,11 @@ def _check_license(metadata: CardMetadata) -> None:
         raise ArgumentError(
             f"license_name={metadata.license_name!r} has no effect with license={metadata.license!r}; leave it out, "
             "or use license='other'."
+        )
+    if metadata.license_link is not None and not _matches(_LICENSE_LINK, metadata.license_link):
+        raise ArgumentError(
+            "Expected license_link as an https address, 'LICENSE' or 'LICENSE.md', got "
+            f"{metadata.license_link!r}; correct it."
         )
 
 
@@ -264,9 +270,7 @@ def merge_data(
     given: dict[str, Any] = {
         "pretty_name": metadata.pretty_name or data.get("pretty_name") or (repo_id or "").split("/")[-1] or None,
         **(_languages(metadata.language) or {"language": data.get("language")}),
-        "license": metadata.license,
-        "license_name": metadata.license_name,
-        "license_link": metadata.license_link,
+        **_license(metadata),
         "size_categories": [size_category(sum(default.num_examples.values()))],
         "source_datasets": list(sources_of(record, metadata)) or data.get("source_datasets"),
         "task_categories": _union(data.get("task_categories"), metadata.task_categories),
@@ -280,11 +284,26 @@ def merge_data(
     return {name: value for name, value in data.items() if value is not None}
 
 
+def _license(metadata: CardMetadata) -> dict[str, str | None]:
+    """Return the Hub's keys of a licence, None where one goes.
+
+    The Hub wants a name that looks like an id: of another one it gets the small letters, and all of it as details.
+    """
+    words = " ".join((metadata.license_name or "").split())
+    name = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-.")
+    return {
+        "license": metadata.license,
+        "license_name": name or None,
+        "license_link": metadata.license_link,
+        "license_details": words if words != name else None,
+    }
+
+
 def _languages(codes: Sequence[str]) -> dict[str, Any]:
     """Return the Hub's two keys: ``language`` takes bare ISO codes, ``language_bcp47`` those with a region."""
     if not codes:
         return {}
-    regional = [code for code in codes if "-" in code]
+    regional = list(dict.fromkeys(code for code in codes if "-" in code))
     return {
         "language": list(dict.fromkeys(code.split("-")[0].lower() for code in codes)),
         "language_bcp47": regional or None,

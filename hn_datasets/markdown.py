@@ -54,7 +54,8 @@ def fence(text: str, language: str = "") -> str:
     """Return lines as a block of code, fenced by more backticks than the text has in a row."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     ticks = "`" * max(3, longest + 1)
-    return f"{ticks}{language}\n{text.strip(chr(10))}\n{ticks}"
+    lines = re.sub(r"\r\n?", "\n", text).strip("\n")
+    return f"{ticks}{language}\n{lines}\n{ticks}"
 
 
 def link(text: str, address: str) -> str:
