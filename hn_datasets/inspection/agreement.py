@@ -14,9 +14,20 @@ from hn_datasets.inspection.inventory import Inventory
 from hn_datasets.inspection.opening import CARD_FILE, Opened
 from hn_datasets.inspection.report import Finding
 from hn_datasets.record import RECORD_FILE, MiningRecord
+from hn_datasets.sources import RECIPE_FILE
 from hn_datasets.statistics import MiningStatistics, compute_statistics
 
 PARQUET = ".parquet"
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
+
+
+def check_secrets(opened: Opened) -> Iterator[Finding]:
+    """Look for tokens of the Hub in the texts beside the data, and show no more of one than its first letters."""
+    for name in (CARD_FILE, RECORD_FILE, RECIPE_FILE):
+        tokens = _TOKEN.findall(opened.read(name) or "")
+        if tokens:
+            meaning = "a text looks like a token of the Hub: make it invalid there, and take it out"
+            yield Finding("token", "broken", len(tokens), meaning, name, None, f"{tokens[0][:6]}...")
 
 
 def check_record(record: MiningRecord, inventory: Inventory) -> Iterator[Finding]:
