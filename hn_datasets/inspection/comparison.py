@@ -125,7 +125,8 @@ def compare(
 def _read(source: str | Path | Dataset | DatasetDict, token: str | None) -> _Side:
     if isinstance(source, (str, Path)):
         opened = open_source(source, token=token)
-        splits, record = opened.load(opened.choose_config()), opened.record
+        name = opened.choose_config() or next(iter(opened.layouts), None)
+        splits, record = opened.load(name), opened.record
     else:
         splits, record = as_splits(source), None
     recipe = record.recipe if record is not None else None

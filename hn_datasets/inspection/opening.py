@@ -107,8 +107,8 @@ class Opened:
         return self.config_names[:1] if config_name is None else [config_name]
 
     def choose_config(self) -> str | None:
-        """Return the configuration that says most: the lossless layout, or another one; None for the default."""
-        return LOSSLESS if LOSSLESS in self.layouts else next(iter(self.layouts), None)
+        """Return the configuration that has all that was mined; None where there is none."""
+        return LOSSLESS if LOSSLESS in self.config_names else None
 
     def load(self, config_name: str | None = None) -> DatasetDict:
         """Return the splits of a configuration, without a check of what the card says about them.

@@ -150,7 +150,7 @@ def rebuild_miner(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", WeakTeacherWarning)  # whoever mines again does not choose
         warnings.simplefilter("ignore", ShortRowsWarning)
-        # The passages of all pairs come as the corpus, so that the dataset may be cut down to the rows of these anchors.
+        # All passages come as the corpus, so that the pairs may be cut down to the rows of these anchors.
         return HardNegativeMiner.from_dataset(
             _rows_of(origin.pairs, digest_texts(anchors), recipe),
             teacher=teacher,
