@@ -142,7 +142,7 @@ def _describe(breach: Breach, inventory: Inventory, splits: DatasetDict, prefix:
 
 def _read_row(split: Dataset, roles: Roles, row: int) -> tuple[str, list[str]]:
     """Return the anchor and the negatives of a row."""
-    block = read_block(split.select_columns(roles.columns).select([row]).with_format("arrow")[:], roles)
+    block = read_block(split.with_format("arrow")[row : row + 1], roles)
     return as_strings(block.anchors)[0], as_strings(block.negatives)
 
 
