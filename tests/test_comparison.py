@@ -67,6 +67,13 @@ def test_the_same_data_is_the_same_in_any_order_and_split():
     assert comparison.pairs_in_common == 4
 
 
+def test_labeled_pairs_in_any_order_have_the_negatives_of_their_anchors():
+    old = {"query": ["a", "b"], "answer": ["p", "q"], "negatives": [["1", "2"], ["3"]]}
+    pairs = {"query": ["a", "b", "a", "b", "a"], "doc": ["1", "q", "p", "3", "2"], "label": [0, 1, 1, 0, 0]}
+    comparison = compare(Dataset.from_dict(old), Dataset.from_dict(pairs))
+    assert (comparison.pairs_in_common, comparison.share_in_common, comparison.mean_jaccard) == (2, 1, 1)
+
+
 def test_nothing_in_common_has_no_mean():
     other = Dataset.from_dict({"query": ["x"], "answer": ["y"], "negatives": [["z"]]})
     comparison = compare(Dataset.from_dict(OLD), other)

@@ -9,11 +9,12 @@ from datasets import Dataset, DatasetDict
 from hub import clients
 from hub_server import HubServer
 
-from hn_datasets import CardMetadata, DenseTeacher, TopK, TopKPercPos, publish
+from hn_datasets import CardMetadata, DenseTeacher, TopK, TopKPercPos, publish, recipe
 from hn_datasets.commands.reproduce import reproduce_command
 from hn_datasets.errors import ArgumentError, DataSourceError, ShortRowsWarning, TeacherError
 from hn_datasets.inspection.audit import audit
 from hn_datasets.inspection.reproduction import reproduce
+from hn_datasets.record import SCHEMA_VERSION
 from hn_datasets.sources import write_mined
 from tests.static_model import save_static_model
 from tests.teachers import HashTeacher
@@ -71,6 +72,13 @@ def test_positives_of_an_anchor_in_rows_outside_the_sample_stay_out(teacher, tmp
     mine(splits, teacher, tmp_path, method=TopK(), num_negatives=20)
     for seed in range(3):
         assert reproduce(tmp_path / "mined", rows=10, seed=seed, corpus=EXTRA, store=tmp_path / "store").ok
+
+
+def test_rows_that_were_all_skipped_cannot_be_mined_again(teacher, tmp_path):
+    mined, record = mine(as_dataset([*ROWS[:1], ("", ["passage 1"])]), teacher, tmp_path, on_empty="skip")
+    write_mined(mined.select([1]), record, tmp_path / "mined", overwrite=True)
+    with pytest.raises(DataSourceError, match="all were skipped as empty"):
+        reproduce(tmp_path / "mined", store=tmp_path / "store")
 
 
 def test_skipped_rows_are_not_sampled(teacher, tmp_path):
@@ -326,3 +334,7 @@ def test_releases_on_a_hub_are_audited_compared_and_mined_again(tmp_path):
         "Expected mining.json in 'owner/pairs' at 'main', got none; name a release.",
         "Expected mining.json of schema version 1 in 'owner/mined' at 'later', got 99; upgrade hn_datasets.",
     ]
+
+
+def test_a_recipe_is_read_from_the_schema_that_records_are_written_in():
+    assert recipe._RECORD_SCHEMA == SCHEMA_VERSION

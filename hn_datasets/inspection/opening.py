@@ -90,9 +90,10 @@ class Opened:
     @cached_property
     def config_names(self) -> list[str]:
         """The configurations that the card names, the default one first."""
-        configs = [config for config in self.card.get("configs") or [] if isinstance(config, dict)]
-        configs.sort(key=lambda config: not (config.get("default") or config.get("config_name") == "default"))
-        return [str(config["config_name"]) for config in configs if "config_name" in config]
+        configs = named_entries(self.card.get("configs"))
+        return [
+            name for name, config in sorted(configs, key=lambda one: one[0] != "default" and not one[1].get("default"))
+        ]
 
     @property
     def layouts(self) -> list[str]:
@@ -125,13 +126,16 @@ class Opened:
         if local and (self.files is None or any(path.exists() for path in saved)):
             return as_splits(load_source(self.source, config_name=config_name))
         with explain_unreadable(self.source):
-            loaded = load_dataset(
-                self.root if local else self.source,
-                config_name,
-                revision=self.revision,
-                token=self.token,
-                verification_mode=VerificationMode.NO_CHECKS,
-            )
+            try:
+                loaded = load_dataset(
+                    self.root if local else self.source,
+                    config_name,
+                    revision=self.revision,
+                    token=self.token,
+                    verification_mode=VerificationMode.NO_CHECKS,
+                )
+            except (TypeError, AttributeError, KeyError) as error:  # YAML of the card that is of another shape
+                raise ValueError(repr(error)) from error
         return as_splits(loaded)
 
     def find(self, pattern: str) -> list[str]:
@@ -152,6 +156,12 @@ class Opened:
             return None
         with self.files.open(path, "rb") as file:
             return str(file.read().decode("utf-8", "replace"))
+
+
+def named_entries(entries: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Return name and content of each entry of a card's ``configs`` or ``dataset_info``, which may also be only one."""
+    listed = entries if isinstance(entries, list) else [entries]
+    return [(str(entry.get("config_name", "default")), entry) for entry in listed if isinstance(entry, dict)]
 
 
 def parse_release(name: str) -> tuple[str, str | None]:

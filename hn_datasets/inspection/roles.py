@@ -119,7 +119,13 @@ def find_roles(
         name: split.select_columns([column for column in split.column_names if column in left])
         for name, split in dataset.items()
     }
-    anchor, positive = resolve_columns(DatasetDict(splits), anchor, positive)
+    try:
+        anchor, positive = resolve_columns(DatasetDict(splits), anchor, positive)
+    except ColumnError as error:
+        others = f"Negatives are taken from {', '.join(chosen)}; name" if chosen else "Name"
+        raise ColumnError(
+            f"{error} {others} columns by anchor, positive and negatives (--anchor-column, ...)."
+        ) from None
     lists = len(chosen) == 1 and _is_texts(types[chosen[0]])
     return Roles(
         anchor=anchor,
@@ -239,4 +245,5 @@ _is_numbers = _is_list_of(_is_number)
 
 
 def _listed(types: Types) -> str:
-    return f"the columns {', '.join(types)}" if types else "no columns"
+    columns = ", ".join(f"{name} ({str(kind)[:30]})" for name, kind in types.items())
+    return f"the columns {columns}" if types else "no columns"
