@@ -8,14 +8,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
-from hn_datasets.errors import ArgumentError
+from hn_datasets.errors import ArgumentError, DataSourceError
 from hn_datasets.methods import Method, RandomNegatives, TopKPercPos, method_from_dict
 from hn_datasets.texts import digest_of
 
 ALGORITHM_VERSION = 1
 """Raised with every change of what comes out of the same recipe; part of the fingerprint of a ``map`` call, because
 ``datasets`` does not see a change of library code and would return old rows."""
+
+_RECORD_SCHEMA = 1
+"""That of ``record.SCHEMA_VERSION``, which this module comes before; a test holds both together."""
 
 Sampling = Literal["top", "random", "softmax", "top1+softmax"]
 SAMPLINGS = ("top", "random", "softmax", "top1+softmax")
@@ -177,7 +186,7 @@ class Recipe:
 
     @classmethod
     def from_release(cls, repo_id: str, revision: str, *, token: str | None = None) -> Recipe:
-        """Return the recipe of a release on the Hub, whose errors pass through.
+        """Return the recipe of a release on the Hub.
 
         Args:
             repo_id: the dataset repository.
@@ -185,14 +194,31 @@ class Recipe:
             token: for the Hub; the one of the environment if None.
 
         Raises:
+            DataSourceError: there is no such repository or revision, or no ``mining.json`` in it, or one of a later
+                schema.
             ArgumentError: the ``mining.json`` there holds no recipe.
         """
-        path = hf_hub_download(repo_id, "mining.json", repo_type="dataset", revision=revision, token=token)
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or not isinstance(record.get("recipe"), dict):
-            raise ArgumentError(
-                f"Expected a recipe in mining.json of {repo_id} at {revision}, got none; name a release."
+        where = f"{repo_id!r} at {revision!r}"
+        try:
+            path = hf_hub_download(repo_id, "mining.json", repo_type="dataset", revision=revision, token=token)
+        except (HFValidationError, RepositoryNotFoundError) as error:
+            raise DataSourceError(
+                f"Expected a dataset on the Hub, got {repo_id!r}: there is none, or the token may not read it."
+            ) from error
+        except RevisionNotFoundError as error:
+            raise DataSourceError(
+                f"Expected a release such as 'v1.0.0', got {revision!r}: {repo_id!r} has no such tag, branch or commit."
+            ) from error
+        except RemoteEntryNotFoundError as error:
+            raise DataSourceError(f"Expected mining.json in {where}, got none; name a release.") from error
+        record = _read_json(Path(path), where)
+        if record.get("schema_version") != _RECORD_SCHEMA:
+            raise DataSourceError(
+                f"Expected mining.json of schema version {_RECORD_SCHEMA} in {where}, got "
+                f"{record.get('schema_version')!r}; upgrade hn_datasets."
             )
+        if not isinstance(record.get("recipe"), dict):
+            raise ArgumentError(f"Expected a recipe in mining.json of {where}, got none; name a release.")
         return cls.from_dict(record["recipe"])
 
     @property
@@ -207,3 +233,18 @@ def _is_whole(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _read_json(path: Path, where: str) -> dict[str, Any]:
+    """Return what a ``mining.json`` holds.
+
+    Raises:
+        DataSourceError: it is no JSON object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataSourceError(f"Expected JSON in mining.json of {where}, got text that is not ({error}).") from error
+    if not isinstance(data, dict):
+        raise DataSourceError(f"Expected a JSON object in mining.json of {where}, got {type(data).__name__}.")
+    return data

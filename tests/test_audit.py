@@ -2,13 +2,14 @@
 
 import copy
 import json
+import unicodedata
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from datasets import Dataset, DatasetDict, Features, Value
+from datasets import Dataset, DatasetDict, Features, List, Value
 
-from hn_datasets import TopKMarginPos, compute_statistics, format_dataset
+from hn_datasets import CardMetadata, TopKMarginPos, compute_statistics, format_dataset, publish
 from hn_datasets.commands.audit import audit_command
 from hn_datasets.errors import ArgumentError, ColumnError, DataSourceError, TextError
 from hn_datasets.inspection import blocks
@@ -32,7 +33,8 @@ MINED = {
 }
 FEATURES = Features({"query": Value("string"), "answer": Value("string"), **MINED_FEATURES})
 NAN, INF = float("nan"), float("inf")
-INFORMATION = {"similar-negative", "positive-of-similar-anchor", "short-row", "skipped-row", "filled-negative"}
+SAME_OF_ROWS = {"similar-negative", "positive-of-similar-anchor", "repeated-pair"}
+INFORMATION = {*SAME_OF_ROWS, "short-row", "skipped-row", "filled-negative"}
 
 
 def change(base, changes):
@@ -52,7 +54,7 @@ def as_mined(columns):
 
 def make_record(dataset, **choices):
     recipe = Recipe(
-        teacher={"type": "precomputed"},
+        teacher={"type": "hash"},
         method=TopKMarginPos(0.125),
         num_negatives=2,
         anchor_column_name="query",
@@ -128,7 +130,13 @@ def test_each_fault_of_texts_is_found_alone(name, row, text, changes):
         (
             "skipped-row",
             1,
-            {("query", 1): "", ("positive_score", 1): NAN, ("ceiling", 1): NAN, ("top_score", 1): NAN}
+            {
+                ("query", 1): "",
+                ("answer", 1): None,
+                ("positive_score", 1): NAN,
+                ("ceiling", 1): NAN,
+                ("top_score", 1): NAN,
+            }
             | {(name, 1): [] for name in ("negatives", "negative_ids", "negative_scores")},
         ),
     ],
@@ -138,6 +146,12 @@ def test_each_fault_of_numbers_is_found_alone(name, row, changes):
     (finding,) = report.findings
     assert (finding.name, finding.count, finding.row) == (name, 1, row)
     assert report.ok == (name in INFORMATION)
+
+
+def test_a_missing_id_does_not_mark_a_negative_as_filled():
+    changes = {("negative_ids", 2): [4, None], ("negative_scores", 2): [0.5, None]}
+    found = audit_dataset(as_mined(change(MINED, changes))).findings
+    assert [finding.name for finding in found] == ["score-not-finite", "id-below-0"]
 
 
 def test_scores_that_may_be_equal_infinite_ceilings_and_no_top_score_are_sound():
@@ -211,7 +225,7 @@ def test_many_blocks_find_what_one_block_finds(monkeypatch):
     assert {f.name: f.count for f in whole.findings}["positive-among-negatives"] == own
 
 
-LAYOUTS = ["n-tuple", "triplet", "labeled-pair", "labeled-list", "scored"]
+LAYOUTS = ["n-tuple", "triplet", "labeled-pair", "labeled-list", "scored", "normalized"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -220,7 +234,8 @@ def test_every_layout_of_sound_rows_is_sound_and_shows_a_positive_among_the_nega
     ids = {("negative_ids", 2): [8, 5]}  # another text under its own id
     faulty = as_mined(change(MINED, {("negatives", 2, 0): "positive 2", **ids}))
     (finding,) = audit_dataset(format_dataset(faulty, layout)).findings
-    assert (finding.name, finding.text) == ("positive-among-negatives", "'positive 2'")
+    assert finding.name == ("positive-elsewhere" if layout == "labeled-pair" else "positive-among-negatives")
+    assert (finding.anchor, finding.text) == ("'question 2'", "'positive 2'")
     assert finding.row == {"triplet": 4, "labeled-pair": 7}.get(layout, 2)
 
 
@@ -233,7 +248,26 @@ def test_every_layout_shows_a_positive_of_the_same_anchor_elsewhere(layout):
 
 def test_labeled_pairs_of_two_rows_with_the_same_anchor_may_share_negatives():
     changes = {("query", 1): "question 0", ("negatives", 1): MINED["negatives"][0], ("negative_ids", 1): [0, 1]}
-    assert audit_dataset(format_dataset(as_mined(change(MINED, changes)), "labeled-pair")).findings == ()
+    (finding,) = audit_dataset(format_dataset(as_mined(change(MINED, changes)), "labeled-pair")).findings
+    assert (finding.name, finding.severity, finding.count) == ("repeated-pair", "information", 2)
+
+
+def test_a_label_above_0_is_a_positive_and_a_missing_one_is_not():
+    rows = {"query": ["q"] * 4, "passage": ["a", "b", "b", "c"], "label": [0.25, None, 0.5, 0.0]}
+    report = audit_dataset(Dataset.from_dict(rows))
+    assert [(finding.name, finding.row) for finding in report.findings] == [("positive-elsewhere", 1)]
+    assert report.negatives == 2
+
+
+def test_labeled_pairs_may_stand_in_any_order():
+    changes = {("query", 3): "question 1", ("negatives", 1, 0): "positive 3"}
+    pairs = format_dataset(as_mined(change(MINED, changes)), "labeled-pair")
+    for order in (range(11, -1, -1), np.random.default_rng(0).permutation(12).tolist()):
+        shuffled = pairs.select(order)
+        (finding,) = audit_dataset(
+            DatasetDict({"train": shuffled.select(range(5)), "test": shuffled.select(range(5, 12))})
+        ).findings
+        assert (finding.name, finding.count, finding.text) == ("positive-elsewhere", 1, "'positive 3'")
 
 
 FLAG_EMBEDDING = {
@@ -279,7 +313,7 @@ def test_columns_of_texts_are_negatives_by_rank(names):
 
 def test_columns_may_be_named():
     rows = Dataset.from_dict({"a": ["q"], "b": ["p"], "wrong": [["p", "n"]], "also": ["n"]})
-    with pytest.raises(ColumnError, match=r"has a, b, wrong, also; name the negatives"):
+    with pytest.raises(ColumnError, match=r"columns a \(string\), .*; name them by negatives \(--negative-c"):
         audit_dataset(rows)
     names = {"anchor": "a", "positive": "b"}
     assert [f.name for f in audit_dataset(rows, **names, negatives="wrong").findings] == ["positive-among-negatives"]
@@ -287,8 +321,49 @@ def test_columns_may_be_named():
     for wrong in ("none", ["wrong", "also"], []):
         with pytest.raises(ColumnError, match="Expected negatives in one column of lists"):
             audit_dataset(rows, negatives=wrong)
+    with pytest.raises(ColumnError, match=r"Negatives are taken from negative; name columns by .*--anchor-column"):
+        audit_dataset(Dataset.from_dict({"query": ["q"], "negative": ["n"]}))
     with pytest.raises(ColumnError, match="'c'"):
         audit_dataset(rows, anchor="c", positive="b", negatives="wrong")
+
+
+def test_lists_of_one_length_and_lists_that_are_all_empty_are_negatives():
+    fixed = List(Value("string"), length=2)
+    features = Features({"query": Value("string"), "positive": Value("string"), "hard_negatives": fixed})
+    rows = {"query": ["q", "r"], "positive": ["p", "s"], "hard_negatives": [["p", "n"], ["o", "n"]]}
+    report = audit_dataset(Dataset.from_dict(rows, features))
+    assert ([finding.name for finding in report.findings], report.negatives) == (["positive-among-negatives"], 4)
+    none = audit_dataset(Dataset.from_dict({"query": ["q"], "pos": [["p"]], "neg": [[]]}))
+    assert (none.findings, none.negatives) == ((), 0)
+
+
+def test_ids_that_no_text_of_the_normalized_layout_has_are_missing_texts():
+    tables = format_dataset(SOUND, "normalized")
+    tables["documents"] = tables["documents"].select(range(len(tables["documents"]) - 1))
+    (finding,) = audit_dataset(tables).findings
+    assert (finding.name, finding.row) == ("empty-negative", 3)
+
+
+def test_a_ceiling_above_that_of_the_method_does_not_hide_a_negative():
+    raised = as_mined(change(MINED, {("ceiling", 1): 0.875, ("negative_scores", 1): [0.75, 0.25]}))
+    assert audit_dataset(raised).findings == ()
+    (finding,) = audit_dataset(raised, record=make_record(raised)).findings
+    assert (finding.name, finding.row, finding.count) == ("at-or-above-ceiling", 1, 1)
+
+
+def width_of(line):
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in line)
+
+
+def test_a_table_fits_a_terminal_with_wide_characters_too():
+    long, other = "음수 문장은 정답이 아니다 " * 9, "Question " * 40
+    rows = Dataset.from_dict({"query": [other, "r" * 300], "pos": [[long], ["p"]], "neg": [[long], ["r" * 300]]})
+    lines = audit_dataset(rows).to_table().splitlines()
+    assert len(lines) == 3 + 2 * 3
+    assert max(map(width_of, lines)) <= 100
+    examples = [line for line in lines if "anchor '" in line]
+    assert [width_of(line) for line in examples] in ([100, 99], [99, 100], [100, 100])
+    assert all(line.endswith("...") for line in examples) and "음수 문장은 정답이" in "".join(examples)
 
 
 def test_data_that_cannot_be_audited_is_refused_in_one_line(tmp_path):
@@ -299,6 +374,10 @@ def test_data_that_cannot_be_audited_is_refused_in_one_line(tmp_path):
         audit_dataset(SOUND.select([]))
     with pytest.raises(DataSourceError, match="no such file or folder"):
         audit("a b/c d/e")
+    with pytest.raises(DataSourceError, match=r"'rows\.jsonl': no such file or folder\."):
+        audit("rows.jsonl")
+    with pytest.raises(DataSourceError, match=r"'mined': no such file or folder, and the Hub cannot be reached"):
+        audit("mined")
     with pytest.raises(ArgumentError, match=r"me/repo@v1\.0\.0"):
         audit("me/repo@")
     with pytest.raises(ArgumentError, match="no effect on the local source"):
@@ -353,7 +432,7 @@ def test_a_fault_in_any_layout_of_a_release_is_found(tmp_path):
     faulty = as_mined(change(MINED, {("negatives", 2, 0): "positive 2"}))
     format_dataset(faulty, "labeled-pair").to_parquet(str(tmp_path / "labeled-pair" / "train-00000-of-00001.parquet"))
     (finding,) = audit(tmp_path).findings
-    assert (finding.name, finding.where, finding.row) == ("positive-among-negatives", "labeled-pair/train", 7)
+    assert (finding.name, finding.where, finding.row) == ("positive-elsewhere", "labeled-pair/train", 7)
 
 
 SPLITS = "n-tuple\n  splits:\n  - name: train\n    num_examples: 4"
@@ -381,9 +460,65 @@ def test_a_record_that_disagrees_with_the_data_is_found(release):
     (release / "mining.json").write_text(json.dumps(record))
     (finding,) = audit(release).findings
     assert finding.text == "negatives: 9 in mining.json, 8 in the data"
-    (release / "mining.json").write_text("[]")
-    with pytest.raises(DataSourceError, match=r"record in mining\.json"):
-        audit(release)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"schema_version": 99}', '{"schema_version": 1, "recipe": 3}'])
+def test_a_record_that_cannot_be_read_is_a_finding_and_the_data_is_audited(release, text):
+    (release / "mining.json").write_text(text)
+    report = audit(release)
+    (finding,) = report.findings
+    assert (finding.name, finding.severity, finding.where) == ("record-unreadable", "broken", "mining.json")
+    assert finding.text.startswith("Expected ") and report.rows == {"n-tuple/train": 4, "scored/train": 4}
+
+
+@pytest.mark.parametrize("name", ["README.md", "mining.json", "recipe.json"])
+def test_a_token_beside_the_data_is_found_and_not_shown(release, name):
+    token = "hf_" + "aB3dE6" * 5
+    path = release / name
+    content = path.read_text() if path.exists() else "{}"
+    path.write_text(content.replace("{", f'{{"note": "{token}",', 1) if name != "README.md" else content + token)
+    found = [finding for finding in audit(release).findings if finding.name == "token"]
+    assert [(finding.severity, finding.where, finding.text) for finding in found] == [("broken", name, "hf_aB3...")]
+    assert token not in json.dumps(audit(release).to_dict())
+    path.write_text(content + "\n" * 2 if name == "README.md" else content)
+    assert "token" not in [finding.name for finding in audit(release).findings]
+
+
+def test_all_layouts_of_a_release_are_read(tmp_path):
+    layouts = ["n-tuple", "triplet", "labeled-pair", "labeled-list", "scored", "normalized"]
+    record, metadata = make_record(SOUND), CardMetadata(license="mit")
+    release = tmp_path / "release"
+    publish(SOUND, version="1.0.0", metadata=metadata, record=record, layouts=layouts, to_folder=release)
+    report = audit(release)
+    assert report.ok and report.findings == ()
+    rows = {"n-tuple": 4, "triplet": 8, "labeled-pair": 12, "labeled-list": 4, "scored": 4}
+    assert report.rows == {**{f"{name}/train": number for name, number in rows.items()}, "normalized/scores": 4}
+    assert audit(release, config_name="normalized").rows == {"normalized/scores": 4}
+    next((release / "normalized-documents").glob("*.parquet")).unlink()
+    report = audit(release)
+    assert {finding.name for finding in report.findings} == {"card-file-missing"}
+    assert "normalized/scores" not in report.rows
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("configs: [", "Expected YAML at the top of README"),
+        ("configs: 3", "Could not read"),
+        ("configs:\n- config_name: x\n  data_files:\n  - split: train\n    path: 5", "Could not read"),
+        ("dataset_info:\n  splits: 3", "Could not read"),
+        (
+            "configs:\n- config_name: one\n  data_files: rows.jsonl\n- config_name: two\n  data_files: rows.jsonl",
+            r"available configs: \['one', 'two'\]",
+        ),
+    ],
+)
+def test_a_card_that_cannot_be_read_is_one_line(tmp_path, yaml, message):
+    Dataset.from_dict(FLAG_EMBEDDING).to_json(str(tmp_path / "rows.jsonl"))
+    (tmp_path / "README.md").write_text(f"---\n{yaml}\n---\n# Rows\n")
+    with pytest.raises(DataSourceError, match=message) as caught:
+        audit(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_folders_of_others_and_files_need_no_card(tmp_path):
@@ -407,14 +542,16 @@ def test_the_command_prints_a_table_and_fails_when_something_is_broken(release, 
     faulty.to_parquet(str(tmp_path / "rows.parquet"))
     done = call(tmp_path / "rows.parquet")
     assert done.exit_code == 1
-    lines = done.stdout.splitlines()
-    assert lines[0] == "4 rows with 7 negatives were read: 2 rules are broken."
-    assert lines[1].split(maxsplit=2) == [
-        "broken",
-        "1",
-        "positive-among-negatives: a negative is a positive of its row",
+    assert done.stdout.splitlines()[:8] == [
+        "4 rows with 7 negatives were read: 2 rules are broken.",
+        "",
+        "             rule                                    how many  first example",
+        "broken       positive-among-negatives                       1  train row 2",
+        "             a negative is a positive of its row",
+        "             anchor 'question 2', negative 'positive 2'",
+        "broken       uneven-lists                                   1  train row 1",
+        "             the lists of negatives, ids and scores of a row have different lengths",
     ]
-    assert lines[2].strip() == "train row 2: 'positive 2'"
     assert call(tmp_path / "rows.parquet", "--json").exit_code == 1
     data = json.loads(call(tmp_path / "rows.parquet", "--json").stdout)
     assert data["ok"] is False

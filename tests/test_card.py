@@ -630,7 +630,7 @@ def test_long_texts_are_cut():
 
 HUMAN = (
     "---\nviewer: false\nlicense: mit\ntags:\n- finance\n- topk-abs\n"
-    "configs:\n- config_name: raw\n  data_files: raw/*.csv\n  features:\n  - name: x\n    dtype: string\n"
+    "configs:\n- config_name: raw\n  data_files: raw/*.parquet\n  features:\n  - name: x\n    dtype: string\n"
     "dataset_info:\n  config_name: raw\n  features:\n  - name: x\n    dtype: string\nmy-key: {a: [1, 2]}\n---\n"
     "\n# My data\n\nHand-made.  \n\n## Thanks\n\nTo all.\n"
 )

@@ -14,12 +14,13 @@ from hn_datasets.sources import load_source
 
 @click.command("reproduce")
 @click.argument("source", metavar="REPO@REVISION")
-@click.option("--rows", type=int, default=200, show_default=True, help="Size of the sample.")
+@click.option("--rows", type=click.IntRange(min=1), default=200, show_default=True, help="Size of the sample.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the sample.")
-@click.option("--dataset", help="The pairs that were mined.  [default: what mining.json names, or the release itself]")
+@click.option("--dataset", help="The pairs that were mined.  [default: the release, or what mining.json names]")
 @click.option("--corpus", help="The further passages that were mined: a Parquet or JSON Lines file.")
 @click.option("--corpus-column", "corpus_column_name", help="Text column of the corpus.")
-@click.option("--teacher", help="Model name or folder, or 'bm25'.  [default: the recipe's]")
+@click.option("--teacher", help="Model name or folder in the place of the recipe's, or 'bm25'.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
 @click.option("--store", type=click.Path(file_okay=False), help="Where vectors are kept; an empty folder starts anew.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @one_line_errors
@@ -30,6 +31,7 @@ def reproduce_command(source: str, dataset: str | None, as_json: bool, **options
     Examples:
       hn-datasets reproduce me/qa-hard-negatives@v1.0.0 --rows 200
       hn-datasets reproduce mined --corpus passages.jsonl
+      hn-datasets reproduce me/qa-hard-negatives@v1.0.0 --dataset pairs.jsonl --corpus passages.jsonl
     """
     pairs = load_source(dataset) if dataset is not None else None
     reproduction = reproduce(source, dataset=pairs, **options)

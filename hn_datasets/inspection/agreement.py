@@ -11,12 +11,23 @@ import pyarrow as pa
 
 from hn_datasets.inspection.changes import describe, find_changes
 from hn_datasets.inspection.inventory import Inventory
-from hn_datasets.inspection.opening import CARD_FILE, Opened
+from hn_datasets.inspection.opening import CARD_FILE, Opened, named_entries
 from hn_datasets.inspection.report import Finding
 from hn_datasets.record import RECORD_FILE, MiningRecord
+from hn_datasets.sources import RECIPE_FILE
 from hn_datasets.statistics import MiningStatistics, compute_statistics
 
 PARQUET = ".parquet"
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
+
+
+def check_secrets(opened: Opened) -> Iterator[Finding]:
+    """Look for tokens of the Hub in the texts beside the data, and show no more of one than its first letters."""
+    for name in (CARD_FILE, RECORD_FILE, RECIPE_FILE):
+        tokens = _TOKEN.findall(opened.read(name) or "")
+        if tokens:
+            meaning = "a text looks like a token of the Hub: make it invalid there, and take it out"
+            yield Finding("token", "broken", len(tokens), meaning, name, None, f"{tokens[0][:6]}...")
 
 
 def check_record(record: MiningRecord, inventory: Inventory) -> Iterator[Finding]:
@@ -54,7 +65,7 @@ def compute_again(inventory: Inventory, like: MiningStatistics | None = None) ->
 
 def check_card(opened: Opened) -> Iterator[Finding]:
     """Compare the card's YAML with the files: those that its configurations name, and the rows that they hold."""
-    files = {name: _files_of(config) for name, config in _named(opened.card.get("configs"))}
+    files = {name: _files_of(config) for name, config in named_entries(opened.card.get("configs"))}
     missing, rows = [], {}
     for config, splits in files.items():
         for split, patterns in splits.items():
@@ -67,7 +78,7 @@ def check_card(opened: Opened) -> Iterator[Finding]:
         config, pattern = missing[0]
         meaning = "the card names files that are not there"
         yield Finding("card-file-missing", "broken", len(missing), meaning, CARD_FILE, None, f"{config}: {pattern}")
-    infos = dict(_named(opened.card.get("dataset_info")))
+    infos = dict(named_entries(opened.card.get("dataset_info")))
     unknown = [name for name in infos if files and name not in files]
     if unknown:
         meaning = "the card describes configurations that it does not list"
@@ -77,7 +88,7 @@ def check_card(opened: Opened) -> Iterator[Finding]:
 
 def missing_configs(opened: Opened) -> set[str]:
     """Return the configurations that cannot be loaded because a file of theirs is not there."""
-    files = {name: _files_of(config) for name, config in _named(opened.card.get("configs"))}
+    files = {name: _files_of(config) for name, config in named_entries(opened.card.get("configs"))}
     return {
         name
         for name, splits in files.items()
@@ -99,7 +110,9 @@ def _compare_rows(
     """Compare the rows that ``dataset_info`` gives each split with those of its files, where they could be counted."""
     wrong = []
     for config, info in infos.items():
-        said = {str(split["name"]): split.get("num_examples") for split in info.get("splits") or []}
+        splits = info.get("splits")
+        listed = [split for split in splits if isinstance(split, dict)] if isinstance(splits, list) else []
+        said = {str(split.get("name")): split.get("num_examples") for split in listed}
         for split in sorted({*said, *files[config]}) if said else ():
             counted = rows.get((config, split)) if split in files[config] else 0
             if counted is not None and said.get(split) != counted:
@@ -109,20 +122,14 @@ def _compare_rows(
         yield Finding("card-rows-differ", "broken", len(wrong), meaning, CARD_FILE, None, wrong[0])
 
 
-def _named(entries: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield name and content of each entry of ``configs`` or ``dataset_info``, which may also be a single one."""
-    for entry in entries if isinstance(entries, list) else [entries]:
-        if isinstance(entry, dict):
-            yield str(entry.get("config_name", "default")), entry
-
-
 def _files_of(config: dict[str, Any]) -> dict[str, list[str]]:
     """Return the file patterns of each split; files without a split are those of "train"."""
     entries = config.get("data_files") or []
     splits: dict[str, list[str]] = {}
     for entry in entries if isinstance(entries, list) else [entries]:
         split, path = (entry.get("split", "train"), entry.get("path")) if isinstance(entry, dict) else ("train", entry)
-        splits.setdefault(str(split), []).extend([path] if isinstance(path, str) else path or [])
+        patterns = path if isinstance(path, list) else [path]
+        splits.setdefault(str(split), []).extend(pattern for pattern in patterns if isinstance(pattern, str))
     return splits
 
 

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, DatasetDict
 
-from hn_datasets.inspection.agreement import check_card, check_record, missing_configs
+from hn_datasets.errors import HNDatasetsError
+from hn_datasets.inspection.agreement import check_card, check_record, check_secrets, missing_configs
 from hn_datasets.inspection.blocks import as_strings, read_block
 from hn_datasets.inspection.checks import MEANINGS, Breach, find_breaches
 from hn_datasets.inspection.inventory import Inventory, take_inventory
-from hn_datasets.inspection.opening import open_source
-from hn_datasets.inspection.report import AuditReport, Finding
+from hn_datasets.inspection.opening import Opened, open_source
+from hn_datasets.inspection.report import AuditReport, Finding, cut
 from hn_datasets.inspection.roles import Roles, as_splits, find_roles
-from hn_datasets.record import MiningRecord
+from hn_datasets.record import RECORD_FILE, MiningRecord
 
-TEXT_CHARACTERS = 80
+TEXT_CHARACTERS = 200
 
 
 def audit_dataset(
@@ -76,14 +77,24 @@ def audit(
         TextError: there is no row.
     """
     opened = open_source(source, revision=revision, token=token)
-    reports = [AuditReport({}, 0, tuple(check_card(opened)))]
+    record, unreadable = _read_record(opened)
+    reports = [AuditReport({}, 0, (*check_secrets(opened), *unreadable, *check_card(opened)))]
     missing = missing_configs(opened)
     names: list[str | None] = [config_name] if config_name is not None else [*opened.layouts] or [None]
     for name in names:
-        if (name or next(iter(opened.config_names), None)) not in missing:
+        if not missing.intersection(opened.parts(name)):
             prefix = f"{name}/" if name else ""
-            reports.append(_audit_splits(opened.load(name), prefix, opened.record, anchor, positive, negatives))
+            reports.append(_audit_splits(opened.load(name), prefix, record, anchor, positive, negatives))
     return _merge(reports)
+
+
+def _read_record(opened: Opened) -> tuple[MiningRecord | None, list[Finding]]:
+    """Return the record, or what is wrong with it: the data can be audited without."""
+    try:
+        return opened.record, []
+    except HNDatasetsError as error:
+        meaning = f"{RECORD_FILE} cannot be read, and nothing is compared with it"
+        return None, [Finding("record-unreadable", "broken", 1, meaning, RECORD_FILE, None, str(error))]
 
 
 def _audit_splits(
@@ -116,6 +127,7 @@ def _describe(breach: Breach, inventory: Inventory, splits: DatasetDict, prefix:
     number = int(np.searchsorted(ends, row, side="right"))
     name = list(inventory.num_rows)[number]
     row -= int(ends[number - 1]) if number else 0
+    anchor, negatives = _read_row(splits[name], inventory.roles, row)
     return Finding(
         name=breach.name,
         severity=breach.severity,
@@ -123,16 +135,20 @@ def _describe(breach: Breach, inventory: Inventory, splits: DatasetDict, prefix:
         meaning=MEANINGS[breach.name],
         where=f"{prefix}{name}",
         row=row,
-        text=_text_of(splits[name], inventory.roles, row, rank),
+        text=_quote(anchor if rank is None else negatives[rank]),
+        anchor=None if rank is None else _quote(anchor),
     )
 
 
-def _text_of(split: Dataset, roles: Roles, row: int, rank: int | None) -> str:
-    """Return the anchor of a row, or its negative at ``rank``, shortened."""
-    (table,) = split.select_columns(roles.columns).select([row]).with_format("arrow").iter(1)
-    block = read_block(table, roles)
-    text = repr(" ".join(as_strings(block.anchors if rank is None else block.negatives)[rank or 0].split()))
-    return text if len(text) <= TEXT_CHARACTERS else f"{text[: TEXT_CHARACTERS - 3]}..."
+def _read_row(split: Dataset, roles: Roles, row: int) -> tuple[str, list[str]]:
+    """Return the anchor and the negatives of a row."""
+    block = read_block(split.with_format("arrow")[row : row + 1], roles)
+    return as_strings(block.anchors)[0], as_strings(block.negatives)
+
+
+def _quote(text: str) -> str:
+    """Return a text on one line, in quotation marks and shortened."""
+    return cut(repr(" ".join(text.split())), TEXT_CHARACTERS)
 
 
 def _merge(reports: Sequence[AuditReport]) -> AuditReport:

@@ -21,7 +21,8 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
-READ_ROWS = 10_000
+READ_ROWS = 1000
+"""Rows read at once: quicker by more would be little, and their texts are held in memory."""
 UNKNOWN_ID = -2
 """Stands for a null among the ids: unlike -1 it is no mark of a filled negative."""
 

@@ -38,8 +38,15 @@ def describe(value: Any) -> str:
         return "nothing"
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = " ".join(str(value).split())
+    text = " ".join(str(value).split()) if value != "" else "''"
     return text if len(text) <= 60 else f"{len(value)} values" if isinstance(value, list) else f"{text[:57]}..."
+
+
+def list_changes(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Return one line for each change, the old values below one another."""
+    values = [(name, describe(old), describe(new)) for name, (old, new) in changes.items()]
+    names, olds = (min(40, max((len(row[place]) for row in values), default=0)) for place in (0, 1))
+    return [f"  {name:<{names}}  {old:>{olds}} -> {new}" for name, old, new in values]
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -25,6 +25,7 @@ MEANINGS: dict[str, str] = {
     "positive-of-similar-anchor": "a negative is a positive of an anchor that differs in case, spacing or Unicode form",
     "duplicate-negative": "a negative comes twice in its row",
     "similar-negative": "two negatives of a row differ in case, spacing or Unicode form alone",
+    "repeated-pair": "a pair of anchor and negative comes twice",
     "empty-anchor": "an anchor is missing, empty or white space",
     "empty-positive": "a positive is missing, empty or white space",
     "empty-negative": "a negative is missing, empty or white space",
@@ -43,7 +44,14 @@ MEANINGS: dict[str, str] = {
 """Every rule for rows, in one phrase that says what it means to break it."""
 
 INFORMATION = frozenset(
-    {"similar-negative", "positive-of-similar-anchor", "short-row", "skipped-row", "filled-negative"}
+    {
+        "similar-negative",
+        "repeated-pair",
+        "positive-of-similar-anchor",
+        "short-row",
+        "skipped-row",
+        "filled-negative",
+    }
 )
 """Rules that a sound dataset may break."""
 
@@ -93,34 +101,34 @@ Checked = Iterator[tuple[str, Of, Flags]]
 
 def _check_sameness(inventory: Inventory, anchors: Ints, positives: Ints, negatives: Ints, forms: Ints) -> Checked:
     """Compare each negative with the anchor, the positives and the other negatives."""
-    own, numbers, size = inventory.groups, inventory.numbers, len(forms)
-    of_positives, of_negatives = numbers.positive_rows, numbers.negative_rows
-    anchor = negatives == anchors[of_negatives]
-    anchor_form = forms[negatives] == forms[anchors[of_negatives]]
-    positive = np.isin(own[of_negatives] * size + negatives, own[of_positives] * size + positives)
-    forms_of_positives, forms_of_negatives = forms[positives], forms[negatives]
-    positive_form = np.isin(
-        own[of_negatives] * size + forms_of_negatives, own[of_positives] * size + forms_of_positives
+    positive_rows, rows = inventory.numbers.positive_rows, inventory.numbers.negative_rows
+    size = len(forms)
+    positive_forms, negative_forms = forms[positives], forms[negatives]
+    anchor = negatives == anchors[rows]
+    anchor_form = negative_forms == forms[anchors[rows]]
+    positive = np.isin(rows * size + negatives, positive_rows * size + positives)
+    positive_form, elsewhere, similar = (
+        np.isin(keys[rows] * size + negative_forms, keys[positive_rows] * size + positive_forms)
+        for keys in (np.arange(len(anchors)), anchors, forms[anchors])
     )
-    elsewhere, similar = (
-        np.isin(keys[of_negatives] * size + forms_of_negatives, keys[of_positives] * size + forms_of_positives)
-        for keys in (anchors, forms[anchors])
-    )
-    twice = _repeated(own[of_negatives] * size + negatives)
     yield "anchor-among-negatives", "negative", anchor
     yield "anchor-among-negatives-normalised", "negative", anchor_form & ~anchor
     yield "positive-among-negatives", "negative", positive
     yield "positive-among-negatives-normalised", "negative", positive_form & ~positive
     yield "positive-elsewhere", "negative", elsewhere & ~positive_form
     yield "positive-of-similar-anchor", "negative", similar & ~elsewhere & ~positive_form
+    if inventory.roles.pairs:  # two mined rows with the same anchor may rightly have the same negative
+        yield "repeated-pair", "negative", _repeated(anchors[rows] * size + negatives)
+        return
+    twice = _repeated(rows * size + negatives)
     yield "duplicate-negative", "negative", twice
-    yield "similar-negative", "negative", _repeated(own[of_negatives] * size + forms_of_negatives) & ~twice
+    yield "similar-negative", "negative", _repeated(rows * size + negative_forms) & ~twice
 
 
 def _check_emptiness(inventory: Inventory, anchors: Ints, positives: Ints, negatives: Ints, forms: Ints) -> Checked:
     numbers, empty = inventory.numbers, forms[:-1] == forms[-1]
     without = np.zeros(len(anchors), dtype=bool)
-    if inventory.roles.label is None:
+    if not inventory.roles.pairs:
         without = np.bincount(numbers.positive_rows, minlength=len(anchors)) == 0
     without[numbers.positive_rows[empty[positives]]] = True
     yield "empty-anchor", "row", empty[anchors] & ~numbers.skipped
@@ -149,12 +157,11 @@ def _check_scores(inventory: Inventory, record: MiningRecord | None) -> Checked:
     same_row = rows[places[1:]] == rows[places[:-1]]
     rising[places[1:]] = same_row & (scores[places[1:]] > scores[places[:-1]])
     yield "scores-not-falling", "negative", rising
-    ceilings = numbers.ceilings
-    if ceilings is None and record is not None and positive_scores is not None:
+    ceilings = np.full(len(numbers.uneven), np.inf) if numbers.ceilings is None else numbers.ceilings
+    if record is not None and positive_scores is not None:
         # The lowest score over all rows of an anchor gives its ceiling, so this bound is never too low.
-        ceilings = record.recipe.method.ceiling(positive_scores)
-    if ceilings is not None:
-        yield "at-or-above-ceiling", "negative", known & (scores >= ceilings[rows])
+        ceilings = np.fmin(ceilings, record.recipe.method.ceiling(positive_scores))
+    yield "at-or-above-ceiling", "negative", known & (scores >= ceilings[rows])
 
 
 def _check_ids(inventory: Inventory, negatives: Ints, record: MiningRecord | None) -> Checked:
@@ -163,7 +170,7 @@ def _check_ids(inventory: Inventory, negatives: Ints, record: MiningRecord | Non
         return
     known = ~numbers.filled & ~numbers.uneven[numbers.negative_rows]
     yield "id-below-0", "negative", known & (numbers.ids < 0)
-    if record is not None:
+    if record is not None and "passages" in record.corpus:
         yield "id-beyond-corpus", "negative", known & (numbers.ids >= int(record.corpus["passages"]))
     known &= numbers.ids >= 0
     other = np.zeros(len(known), dtype=bool)

@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from hn_datasets.inspection.agreement import compute_again
 from hn_datasets.inspection.blocks import Ints
-from hn_datasets.inspection.changes import describe, find_changes
+from hn_datasets.inspection.changes import find_changes, list_changes
 from hn_datasets.inspection.inventory import Inventory, number_texts, take_inventory
 from hn_datasets.inspection.opening import open_source
 from hn_datasets.inspection.roles import as_splits, find_roles
@@ -125,7 +125,8 @@ def compare(
 def _read(source: str | Path | Dataset | DatasetDict, token: str | None) -> _Side:
     if isinstance(source, (str, Path)):
         opened = open_source(source, token=token)
-        splits, record = opened.load(opened.choose_config()), opened.record
+        name = opened.choose_config() or next(iter(opened.layouts), None)
+        splits, record = opened.load(name), opened.record
     else:
         splits, record = as_splits(source), None
     recipe = record.recipe if record is not None else None
@@ -158,27 +159,34 @@ class _Combinations:
 
 def _combine(*inventories: Inventory) -> list[_Combinations]:
     """Number the pairs and the triples of several datasets alike."""
-    columns = [part for one in inventories for part in (one.anchors, one.positives, one.negatives)]
-    numbers, digests = number_texts(columns)
+    numbers, digests = number_texts(
+        [part for one in inventories for part in (one.anchors, one.positives, one.negatives)]
+    )
     size = max(1, len(digests))
+    anchors, positives, negatives = numbers[0::3], numbers[1::3], numbers[2::3]
     keys = [
-        numbers[3 * place][one.numbers.positive_rows] * size + numbers[3 * place + 1]
-        for place, one in enumerate(inventories)
+        own[one.numbers.positive_rows] * size + texts
+        for one, own, texts in zip(inventories, anchors, positives, strict=True)
     ]
     pairs = np.unique(np.concatenate(keys), return_inverse=True)[1].astype(np.int64)
-    own = np.split(pairs, np.cumsum([len(key) for key in keys])[:-1])
-    return [
-        _Combinations(np.unique(own[place]), _triples(one, own[place], numbers[3 * place + 2], size), size)
-        for place, one in enumerate(inventories)
-    ]
+    combined = []
+    for place, own in enumerate(np.split(pairs, np.cumsum([len(key) for key in keys])[:-1])):
+        triples = _combine_negatives(inventories[place], anchors[place], negatives[place], own, size)
+        combined.append(_Combinations(np.unique(own), triples, size))
+    return combined
 
 
-def _triples(inventory: Inventory, pairs: Ints, negatives: Ints, size: int) -> Ints:
-    """Return the distinct (pair, negative) combinations; the pairs of one group share its negatives."""
-    groups, numbers = inventory.groups, inventory.numbers
-    counts = np.bincount(groups[numbers.negative_rows], minlength=len(inventory.anchors))
-    of_groups = Ragged(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), negatives)
-    of_pairs = of_groups.take(groups[numbers.positive_rows])
+def _combine_negatives(inventory: Inventory, anchors: Ints, negatives: Ints, pairs: Ints, size: int) -> Ints:
+    """Return the distinct (pair, negative) combinations.
+
+    The pairs of a row have its negatives; where rows are single passages, all negatives of their anchor.
+    """
+    numbers = inventory.numbers
+    rows = np.arange(len(anchors))
+    if inventory.roles.pairs:
+        rows = np.unique(anchors, return_inverse=True)[1].astype(np.int64)
+    lists = Ragged.from_pairs(rows[numbers.negative_rows], negatives, len(rows))
+    of_pairs = lists.take(rows[numbers.positive_rows])
     return np.unique(pairs[of_pairs.rows] * size + of_pairs.values)
 
 
@@ -211,5 +219,4 @@ def _list_changes(title: str, changes: dict[str, tuple[Any, Any]] | None, unknow
         yield f"{title}: no change."
     else:
         yield f"{title}:"
-        for name, (old, new) in changes.items():
-            yield f"  {name}: {describe(old)} -> {describe(new)}"
+        yield from list_changes(changes)

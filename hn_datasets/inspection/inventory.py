@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,22 +34,6 @@ class Inventory:
     positives: Digests
     negatives: Digests
     numbers: Numbers
-
-    @cached_property
-    def groups(self) -> Ints:
-        """Which rows belong together, shape ``[n]``, int64: each one alone, but for rows that are single passages.
-
-        There a group has one anchor and goes on until a positive follows a negative, or the split ends.
-        """
-        if not self.roles.pairs:
-            return np.arange(len(self.anchors))
-        positive = np.zeros(len(self.anchors), dtype=bool)
-        positive[self.numbers.positive_rows] = True
-        begins = np.ones(len(self.anchors), dtype=bool)
-        begins[1:] = (self.anchors[1:] != self.anchors[:-1]) | (positive[1:] & ~positive[:-1])
-        starts = np.cumsum([0, *self.num_rows.values()])[:-1]
-        begins[starts[starts < len(begins)]] = True
-        return np.cumsum(begins) - 1
 
 
 def take_inventory(splits: DatasetDict, roles: Roles) -> Inventory:

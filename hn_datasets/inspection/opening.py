@@ -13,18 +13,21 @@ import pyarrow.parquet as pq
 from datasets import DatasetDict, VerificationMode, load_dataset
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 from huggingface_hub import DatasetCard, HfApi, HfFileSystem
-from huggingface_hub.utils import HFValidationError, validate_repo_id
+from huggingface_hub.utils import HfHubHTTPError, HFValidationError, validate_repo_id
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from hn_datasets.batches import OUTPUT_FORMATS
 from hn_datasets.columns import explain_unreadable
-from hn_datasets.errors import ArgumentError, DataSourceError
-from hn_datasets.inspection.roles import as_splits
+from hn_datasets.errors import ArgumentError, DataSourceError, HNDatasetsError
+from hn_datasets.inspection.roles import TABLES, as_splits
 from hn_datasets.record import RECORD_FILE, MiningRecord
-from hn_datasets.sources import load_source
+from hn_datasets.sources import READERS, load_source
 
 CARD_FILE = "README.md"
 LOSSLESS = "scored"
 """The layout that holds all that was mined."""
+NORMALIZED = "normalized"
+"""The layout of three tables, each of which is a configuration."""
 
 
 @dataclass(frozen=True)
@@ -51,40 +54,61 @@ class Opened:
 
         Raises:
             DataSourceError: the file is no record, or one of a later schema.
+            ArgumentError: its recipe is none.
         """
-        text = self._read(RECORD_FILE)
+        text = self.read(RECORD_FILE)
         if text is None:
             return None
         try:
             return MiningRecord.from_dict(json.loads(text))
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except HNDatasetsError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataSourceError(
                 f"Expected a record in {RECORD_FILE} of {self.source!r}, got a file that is not ({error!r})."
             ) from error
 
     @cached_property
     def card(self) -> dict[str, Any]:
-        """The YAML of the card; empty where there is none."""
-        text = self._read(CARD_FILE)
+        """The YAML of the card; empty where there is none.
+
+        Raises:
+            DataSourceError: it is no YAML.
+        """
+        text = self.read(CARD_FILE)
         if text is None or not text.startswith("---"):
             return {}
-        data: dict[str, Any] = DatasetCard(text).data.to_dict()  # type: ignore[no-untyped-call]
+        try:
+            data: dict[str, Any] = DatasetCard(text).data.to_dict()  # type: ignore[no-untyped-call]
+        except (YAMLError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataSourceError(
+                f"Expected YAML at the top of {CARD_FILE} of {self.source!r}, got text that is not ({reason})."
+            ) from error
         return data
 
     @cached_property
     def config_names(self) -> list[str]:
         """The configurations that the card names, the default one first."""
-        configs = [config for config in self.card.get("configs") or [] if isinstance(config, dict)]
-        configs.sort(key=lambda config: not (config.get("default") or config.get("config_name") == "default"))
-        return [str(config["config_name"]) for config in configs if "config_name" in config]
+        configs = named_entries(self.card.get("configs"))
+        return [
+            name for name, config in sorted(configs, key=lambda one: one[0] != "default" and not one[1].get("default"))
+        ]
 
     @property
     def layouts(self) -> list[str]:
-        """The configurations that are named after a layout whose rows hold texts."""
-        return [name for name in self.config_names if name in OUTPUT_FORMATS and name != "normalized"]
+        """The layouts that there are as configurations, in the order of the card."""
+        names = [name for name in self.config_names if name in OUTPUT_FORMATS and name != NORMALIZED]
+        return [*names, NORMALIZED] if set(self.config_names).issuperset(self.parts(NORMALIZED)) else names
+
+    def parts(self, config_name: str | None) -> list[str]:
+        """Return the configurations that have to be read for one: the three tables of the layout ``normalized``."""
+        if config_name == NORMALIZED and NORMALIZED not in self.config_names:
+            return [f"{NORMALIZED}-{table}" for table in sorted(TABLES)]
+        return self.config_names[:1] if config_name is None else [config_name]
 
     def choose_config(self) -> str | None:
-        """Return the configuration that says most: the lossless one where there is one; None for the default."""
+        """Return the configuration that has all that was mined; None where there is none."""
         return LOSSLESS if LOSSLESS in self.config_names else None
 
     def load(self, config_name: str | None = None) -> DatasetDict:
@@ -94,35 +118,50 @@ class Opened:
             DataSourceError: there is no such configuration, or the data cannot be read.
             ArgumentError: ``config_name`` with a single file or a folder of ``save_to_disk``.
         """
+        parts = self.parts(config_name)
+        if len(parts) > 1:
+            return as_splits(DatasetDict({name.split("-")[1]: self.load(name)["train"] for name in parts}))
         local = self.revision is None
         saved = (Path(self.root) / "dataset_dict.json", Path(self.root) / "state.json")
         if local and (self.files is None or any(path.exists() for path in saved)):
             return as_splits(load_source(self.source, config_name=config_name))
         with explain_unreadable(self.source):
-            loaded = load_dataset(
-                self.root if local else self.source,
-                config_name,
-                revision=self.revision,
-                token=self.token,
-                verification_mode=VerificationMode.NO_CHECKS,
-            )
+            try:
+                loaded = load_dataset(
+                    self.root if local else self.source,
+                    config_name,
+                    revision=self.revision,
+                    token=self.token,
+                    verification_mode=VerificationMode.NO_CHECKS,
+                )
+            except (TypeError, AttributeError, KeyError) as error:  # YAML of the card that is of another shape
+                raise ValueError(repr(error)) from error
         return as_splits(loaded)
 
     def find(self, pattern: str) -> list[str]:
         """Return the files that match a pattern of the card's ``data_files``."""
-        return sorted(self.files.glob(f"{glob.escape(self.root)}/{pattern}")) if self.files is not None else []
+        if self.files is None:
+            return []
+        return sorted(self.files.glob(f"{glob.escape(self.root)}/{pattern.removeprefix('./')}"))
 
     def count_rows(self, path: str) -> int:
         """Return the number of rows of a Parquet file, of which only the end is read."""
         with self.files.open(path, "rb") as file:
             return int(pq.read_metadata(file).num_rows)
 
-    def _read(self, name: str) -> str | None:
+    def read(self, name: str) -> str | None:
+        """Return the text of a file beside the data; None where there is none."""
         path = f"{self.root}/{name}"
         if self.files is None or not self.files.exists(path):
             return None
         with self.files.open(path, "rb") as file:
-            return str(file.read().decode("utf-8"))
+            return str(file.read().decode("utf-8", "replace"))
+
+
+def named_entries(entries: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Return name and content of each entry of a card's ``configs`` or ``dataset_info``, which may also be only one."""
+    listed = entries if isinstance(entries, list) else [entries]
+    return [(str(entry.get("config_name", "default")), entry) for entry in listed if isinstance(entry, dict)]
 
 
 def parse_release(name: str) -> tuple[str, str | None]:
@@ -147,7 +186,7 @@ def open_source(source: str | Path, *, revision: str | None = None, token: str |
 
     Raises:
         ArgumentError: a revision is given twice, or for a path.
-        DataSourceError: it is neither a path nor an id of the Hub.
+        DataSourceError: it is neither a path nor an id of the Hub, or the Hub cannot be reached.
     """
     path = Path(source).expanduser()
     if str(source) and path.exists():
@@ -157,11 +196,16 @@ def open_source(source: str | Path, *, revision: str | None = None, token: str |
     repo_id, named = parse_release(str(source))
     if named is not None and revision is not None:
         raise ArgumentError(f"Expected one revision, got {named!r} in {source} and {revision!r}; leave one out.")
+    missing = f"Expected a Hub id or an existing path, got {str(source)!r}: no such file or folder"
     try:
         validate_repo_id(repo_id)
+        if path.suffix in READERS:
+            raise HFValidationError
+        commit = str(HfApi(token=token).dataset_info(repo_id, revision=named or revision).sha)
     except HFValidationError:
-        raise DataSourceError(
-            f"Expected a Hub id or an existing path, got {str(source)!r}: no such file or folder."
-        ) from None
-    commit = str(HfApi(token=token).dataset_info(repo_id, revision=named or revision).sha)
+        raise DataSourceError(f"{missing}.") from None
+    except HfHubHTTPError:
+        raise
+    except Exception as error:  # whatever the HTTP library says where there is no connection
+        raise DataSourceError(f"{missing}, and the Hub cannot be reached ({error}).") from error
     return Opened(repo_id, commit, token, HfFileSystem(token=token), f"datasets/{repo_id}@{commit}")

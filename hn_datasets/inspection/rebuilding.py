@@ -2,47 +2,183 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
 
-from hn_datasets.columns import CorpusLike, iter_pairs, iter_passages, resolve_columns
-from hn_datasets.errors import DataSourceError
-from hn_datasets.inspection.blocks import as_strings
+from hn_datasets.columns import CorpusLike, explain_unreadable, iter_pairs, iter_passages, resolve_columns
+from hn_datasets.errors import ArgumentError, DataSourceError, ShortRowsWarning, WeakTeacherWarning
+from hn_datasets.inspection.blocks import READ_ROWS, as_strings
 from hn_datasets.inspection.roles import as_splits
 from hn_datasets.miner import HardNegativeMiner, TeacherLike
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
-from hn_datasets.sources import load_source
 from hn_datasets.store import EmbeddingStore
+from hn_datasets.teachers.dense import DenseTeacher
 from hn_datasets.teachers.loading import teacher_from_spec
 from hn_datasets.texts import Corpus, Digests, digest_texts
 
-READ_ROWS = 10_000
+
+@dataclass(frozen=True)
+class Origin:
+    """What was mined.
+
+    Attributes:
+        pairs: all pairs.
+        corpus: all passages.
+    """
+
+    pairs: Dataset | DatasetDict
+    corpus: Corpus
 
 
-def load_pairs(record: MiningRecord, mined: DatasetDict) -> Dataset | DatasetDict:
-    """Return what was mined: the dataset of the Hub that the record names, or else the rows of the release."""
-    if "repo_id" not in record.source:
-        return mined
-    given = {name: record.source.get(name) for name in ("config_name", "split", "revision")}
-    return load_source(record.source["repo_id"], **given)
-
-
-def _collect(
-    pairs: Dataset | DatasetDict,
-    recipe: Recipe,
+def find_origin(
+    record: MiningRecord,
+    mined: DatasetDict,
+    *,
+    lossless: bool,
+    dataset: Dataset | DatasetDict | None,
     corpus: CorpusLike | None,
     corpus_column_name: str | None,
     store: EmbeddingStore,
-) -> Corpus:
-    """Return the corpus that the miner had: all positives, and the further passages."""
-    names = resolve_columns(pairs, recipe.anchor_column_name, recipe.positive_column_name)
-    positives = (block.positives for block in iter_pairs(pairs, *names, recipe.on_empty))
-    further = iter_passages(corpus, corpus_column_name, recipe.on_empty) if corpus is not None else iter(())
-    return Corpus.build(chain(positives, further), store.derived / "corpora")
+    token: str | None,
+) -> Origin:
+    """Return the pairs that were mined, and the corpus that they give with the further passages.
+
+    Where no dataset is given, it is the first of these whose corpus is the recorded one: the rows of the release if it
+    has all, the dataset of the Hub that the record names, and other rows of the release.
+
+    Args:
+        record: says what the corpus was.
+        mined: the rows of the release.
+        lossless: whether they are all that was mined.
+        dataset: taken as it is.
+        corpus: further passages beside the positives of the pairs.
+        corpus_column_name: the text column of ``corpus``.
+        store: where the corpus is kept.
+        token: for the Hub.
+
+    Raises:
+        DataSourceError: no dataset is given, and none has the corpus; says what to pass.
+        ColumnError: ``dataset`` does not have the recipe's columns.
+        ArgumentError: ``corpus_column_name`` without ``corpus``.
+    """
+    if corpus is None and corpus_column_name is not None:
+        raise ArgumentError("corpus_column_name has no effect without a corpus; leave it out.")
+
+    def collect(pairs: Dataset | DatasetDict) -> Origin:
+        recipe = record.recipe
+        names = resolve_columns(pairs, recipe.anchor_column_name, recipe.positive_column_name)
+        positives = (block.positives for block in iter_pairs(pairs, *names, recipe.on_empty))
+        further = iter_passages(corpus, corpus_column_name, recipe.on_empty) if corpus is not None else iter(())
+        return Origin(pairs, Corpus.build(chain(positives, further), store.derived / "corpora"))
+
+    if dataset is not None:
+        return collect(dataset)
+    found = []
+    for name, load in _candidates(record, mined, lossless=lossless, token=token):
+        try:
+            pairs = load()
+        except Exception as error:  # whatever the Hub and its clients say
+            found.append(f"{name} cannot be loaded ({' '.join(str(error).split())[:200]})")
+            continue
+        origin = collect(pairs)
+        if origin.corpus.digest == record.corpus.get("digest"):
+            return origin
+        found.append(f"{name} gives {len(origin.corpus):,} that are not the same")
+    source = record.source.get("path") or record.source.get("repo_id")
+    raise DataSourceError(
+        f"Expected the {record.corpus.get('passages', 0):,} passages that were mined, but {' and '.join(found)}; pass "
+        f"the pairs that were mined{f' ({source})' if source else ''} by dataset (--dataset), and what further "
+        "passages there were by corpus (--corpus)."
+    )
+
+
+def choose_teacher(recipe: Recipe, given: TeacherLike | None, *, trust_remote_code: bool) -> TeacherLike:
+    """Return what scores now: the teacher of the recipe with the weights that its model has today, or another one.
+
+    Args:
+        recipe: names the teacher, and its prompts, length and precision.
+        given: another teacher; where it and the recipe's are models, a name or folder gets the recipe's settings.
+        trust_remote_code: run code that comes with the model.
+
+    Raises:
+        ArgumentError: the recipe's model brings code, and ``trust_remote_code`` is off.
+        TeacherError: the model cannot be loaded, or the recipe's teacher is of an unknown type.
+    """
+    spec = dict(recipe.teacher)
+    dense = spec.get("type") == "dense"
+    if given is not None and not (dense and isinstance(given, (str, Path)) and given != "bm25"):
+        return given
+    if given is not None:
+        spec |= {"model": str(given), "revision": None, "trust_remote_code": trust_remote_code}
+    if spec.get("trust_remote_code") and not trust_remote_code:
+        raise ArgumentError(
+            f"The teacher {spec['model']!r} runs code that comes with it; read that code, and pass "
+            "trust_remote_code=True (--trust-remote-code) to run it."
+        )
+    if dense:
+        loading = {name: spec[name] for name in ("revision", "trust_remote_code")}
+        today = DenseTeacher(spec["model"], query_prompt="", corpus_prompt="", **loading)
+        spec["weights"] = today.spec()["weights"]
+    return teacher_from_spec(spec)
+
+
+def rebuild_miner(
+    origin: Origin, anchors: list[str], recipe: Recipe, *, teacher: TeacherLike, store: EmbeddingStore
+) -> HardNegativeMiner:
+    """Return the miner of a recipe, for some anchors: all passages are encoded, but no other anchors.
+
+    Args:
+        origin: what was mined.
+        anchors: n texts.
+        recipe: every other choice.
+        teacher: scores passages.
+        store: where vectors are kept.
+
+    Raises:
+        DataSourceError: the pairs have none of the anchors.
+        TeacherError: the teacher cannot score these texts.
+    """
+    same = ("anchor_column_name", "positive_column_name", "method", "num_negatives", "sampling", "pool", "temperature")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WeakTeacherWarning)  # whoever mines again does not choose
+        warnings.simplefilter("ignore", ShortRowsWarning)
+        # All passages come as the corpus, so that the pairs may be cut down to the rows of these anchors.
+        return HardNegativeMiner.from_dataset(
+            _rows_of(origin.pairs, digest_texts(anchors), recipe),
+            teacher=teacher,
+            corpus=Dataset(pa.table({"text": origin.corpus.column}), fingerprint=origin.corpus.digest),
+            store=store,
+            **{name: getattr(recipe, name) for name in (*same, "seed", "on_empty")},
+        )
+
+
+def _candidates(
+    record: MiningRecord, mined: DatasetDict, *, lossless: bool, token: str | None
+) -> Iterator[tuple[str, Callable[[], Dataset | DatasetDict]]]:
+    """Yield name and loader of each dataset that may be what was mined, the surest first."""
+    source = record.source
+    rows = ("the release", lambda: mined)
+    if lossless:
+        yield rows
+    if "repo_id" in source:
+        yield str(source["repo_id"]), lambda: _load_named(record, token)
+    if not lossless:
+        yield rows
+
+
+def _load_named(record: MiningRecord, token: str | None) -> Dataset | DatasetDict:
+    """Return the dataset of the Hub that the record names."""
+    repo_id, config_name, split, revision = map(record.source.get, ("repo_id", "config_name", "split", "revision"))
+    with explain_unreadable(str(repo_id)):
+        return load_dataset(str(repo_id), config_name, split=split, revision=revision, token=token)
 
 
 def _rows_of(pairs: Dataset | DatasetDict, anchors: Digests, recipe: Recipe) -> Dataset:
@@ -66,47 +202,3 @@ def _rows_of(pairs: Dataset | DatasetDict, anchors: Digests, recipe: Recipe) -> 
             "Expected the dataset that was mined, got one without any anchor of the sample; name the right one."
         )
     return rows
-
-
-def rebuild_miner(
-    pairs: Dataset | DatasetDict,
-    anchors: list[str],
-    recipe: Recipe,
-    *,
-    corpus: CorpusLike | None,
-    corpus_column_name: str | None,
-    teacher: TeacherLike | None,
-    store: EmbeddingStore,
-) -> HardNegativeMiner:
-    """Return the miner of a recipe, for some anchors: all passages are encoded, but no other anchors.
-
-    Args:
-        pairs: all that was mined.
-        anchors: n texts.
-        recipe: every choice.
-        corpus: further passages beside the positives of ``pairs``.
-        corpus_column_name: the text column of ``corpus``.
-        teacher: that of the recipe if None.
-        store: where vectors are kept.
-
-    Raises:
-        DataSourceError: ``pairs`` has none of the anchors.
-        ColumnError: ``pairs`` does not have the recipe's columns.
-    """
-    passages = _collect(pairs, recipe, corpus, corpus_column_name, store)
-    # The passages of all pairs come as the corpus, so that the dataset may be cut down to the rows of these anchors.
-    return HardNegativeMiner.from_dataset(
-        _rows_of(pairs, digest_texts(anchors), recipe),
-        teacher=teacher if teacher is not None else teacher_from_spec(recipe.teacher),
-        corpus=Dataset(pa.table({"text": passages.column}), fingerprint=passages.digest),
-        anchor_column_name=recipe.anchor_column_name,
-        positive_column_name=recipe.positive_column_name,
-        method=recipe.method,
-        num_negatives=recipe.num_negatives,
-        sampling=recipe.sampling,
-        pool=recipe.pool,
-        temperature=recipe.temperature,
-        seed=recipe.seed,
-        on_empty=recipe.on_empty,
-        store=store,
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,9 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 from hn_datasets.columns import CorpusLike
 from hn_datasets.errors import ArgumentError, DataSourceError
 from hn_datasets.inspection.blocks import Block, as_strings, read_block
-from hn_datasets.inspection.changes import describe, find_changes
+from hn_datasets.inspection.changes import describe, find_changes, list_changes
 from hn_datasets.inspection.opening import Opened, open_source
-from hn_datasets.inspection.rebuilding import load_pairs, rebuild_miner
+from hn_datasets.inspection.rebuilding import choose_teacher, find_origin, rebuild_miner
 from hn_datasets.inspection.roles import Roles, find_roles
 from hn_datasets.miner import HardNegativeMiner, TeacherLike
 from hn_datasets.record import RECORD_FILE, MiningRecord, describe_environment
@@ -24,17 +24,22 @@ from hn_datasets.store import EmbeddingStore
 
 TUPLES = "n-tuple"
 
-REASONS = (
-    "teacher.weights",
-    "teacher.precision",
-    "teacher.",
-    "algorithm_version",
-    "",
-    "corpus.",
-    "packages.",
-    "hardware.",
-)
-"""Beginnings of the names of fields, the likeliest reason first; "" stands for the other fields of the recipe."""
+REASONS = {
+    "teacher.weights": "the teacher has other weights",
+    "corpus.": "the corpus is another one",
+    "algorithm_version": "this version of hn_datasets mines otherwise",
+    "teacher.precision": "the teacher computes in another precision",
+    "teacher.": "the teacher is set up otherwise",
+    "": "the recipe is another one",
+    "packages.torch": "another version of a library rounds otherwise",
+    "packages.transformers": "another version of a library computes otherwise",
+    "packages.sentence-transformers": "another version of a library computes otherwise",
+    "packages.": "a library has another version",
+    "hardware.gpus": "other hardware rounds otherwise",
+    "hardware.processor": "other hardware rounds otherwise",
+    "hardware.": "other hardware rounds otherwise",
+}
+"""What a difference means by the beginning of the field's name, the likeliest reason first; "" is any other field."""
 
 _HARMLESS = ("teacher.model", "teacher.revision", "teacher.trust_remote_code")
 """Fields that decide nothing where the digest of the weights is the same."""
@@ -46,8 +51,9 @@ class Reproduction:
 
     Attributes:
         rows: rows of the sample.
-        identical: rows with the same negatives in the same order.
-        compared_by: ``"ids"`` where the corpus is the same and the release has ids, else ``"texts"``.
+        identical: rows with the same negatives, to the last character and in the same order.
+        negatives: negatives of the sample.
+        negatives_again: how many of them came out again in their row, in any order.
         largest_score_difference: between old and new scores of the identical rows, positives included; None where the
             release has no scores, or no row is identical.
         first_difference: the anchor of the first row that is not identical; None where all are.
@@ -56,7 +62,8 @@ class Reproduction:
 
     rows: int
     identical: int
-    compared_by: Literal["ids", "texts"]
+    negatives: int
+    negatives_again: int
     largest_score_difference: float | None
     first_difference: str | None
     differences: dict[str, tuple[Any, Any]]
@@ -72,10 +79,9 @@ class Reproduction:
         if self.ok:
             return None
         if not self.differences:
-            return "No recorded field differs; the encoder may round otherwise with other texts in a batch."
+            return "no recorded field differs; the teacher may round otherwise with other texts in a batch."
         name, (old, new) = next(iter(self.differences.items()))
-        advice = "; pass the corpus and the dataset that were mined" if name.startswith("corpus.") else ""
-        return f"{name} was {describe(old)} and is now {describe(new)}{advice}."
+        return f"{REASONS[_beginning(name)]}: {name} was {describe(old)} and is now {describe(new)}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -84,16 +90,17 @@ class Reproduction:
     def to_table(self) -> str:
         """Return the result in sentences, and one line for each field that differs."""
         lines = [
-            f"{self.identical:,} of {self.rows:,} rows have the same negatives again, compared by {self.compared_by}."
+            f"{self.identical:,} of {self.rows:,} rows have the same negatives again; "
+            f"{self.negatives_again:,} of {self.negatives:,} negatives came out again."
         ]
         if self.largest_score_difference is not None:
-            lines.append(f"Their scores differ by at most {self.largest_score_difference:.3g}.")
+            lines.append(f"The scores of the same rows differ by at most {self.largest_score_difference:.3g}.")
         if not self.ok:
             lines.append(f"Likely reason: {self.likely_reason}")
             lines.append(f"First anchor with other negatives: {describe(self.first_difference)}")
         if self.differences:
             lines.append("Fields that differ:")
-            lines += [f"  {name}: {describe(old)} -> {describe(new)}" for name, (old, new) in self.differences.items()]
+            lines += list_changes(self.differences)
         return "\n".join(lines)
 
 
@@ -107,6 +114,7 @@ def reproduce(
     corpus: CorpusLike | None = None,
     corpus_column_name: str | None = None,
     teacher: TeacherLike | None = None,
+    trust_remote_code: bool = False,
     store: EmbeddingStore | str | Path | None = None,
     token: str | None = None,
 ) -> Reproduction:
@@ -119,18 +127,21 @@ def reproduce(
         revision: branch, tag or commit on the Hub.
         rows: size of the sample, at least 1; all rows if there are fewer.
         seed: decides the sample.
-        dataset: the pairs that were mined. If None, the dataset that the record names is loaded from the Hub; where it
-            names none there, the rows of the release are taken.
+        dataset: the pairs that were mined. If None, the rows of the release or the dataset that the record names on the
+            Hub, whichever has the corpus that was mined.
         corpus: the further passages that the miner was given; the record does not say where they came from.
         corpus_column_name: the text column of ``corpus``.
-        teacher: the teacher of the recipe if None.
+        teacher: the teacher of the recipe if None. A name or folder takes the place of the recipe's model, with the
+            recipe's prompts, length and precision.
+        trust_remote_code: run code that comes with the model.
         store: where vectors are kept, and found where they are kept already; an empty folder has all encoded again.
         token: for the Hub; the one of the environment if None.
 
     Raises:
-        ArgumentError: ``rows`` is below 1, or a revision is given twice, or for a path.
-        DataSourceError: there is no ``mining.json``, no layout to compare with, or the dataset has none of the anchors.
-        TeacherError: the teacher cannot be loaded, or its weights have changed.
+        ArgumentError: ``rows`` is below 1, a revision is given twice or for a path, or the model brings code.
+        DataSourceError: there is no ``mining.json``, no layout to compare with, no row that was mined, or what was
+            mined is not found; says what to pass.
+        TeacherError: the teacher cannot be loaded.
     """
     if rows < 1:
         raise ArgumentError(f"Expected rows of at least 1, got {rows}.")
@@ -141,18 +152,26 @@ def reproduce(
             f"Expected {RECORD_FILE} in {opened.source!r}, got none; it cannot be mined again without."
         )
     mined, roles = _read_mined(opened, record)
-    recipe = record.recipe
     sample = _draw(mined, roles, rows, seed)
-    miner = rebuild_miner(
-        dataset if dataset is not None else load_pairs(record, mined),
-        as_strings(sample[roles.anchor]),
-        recipe,
+    store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+    origin = find_origin(
+        record,
+        mined,
+        lossless=roles.mined,
+        dataset=dataset,
         corpus=corpus,
         corpus_column_name=corpus_column_name,
-        teacher=teacher,
-        store=store if isinstance(store, EmbeddingStore) else EmbeddingStore(store),
+        store=store,
+        token=token,
     )
-    columns = {recipe.anchor_column_name: roles.anchor, recipe.positive_column_name: roles.positive}
+    miner = rebuild_miner(
+        origin,
+        as_strings(sample[roles.anchor]),
+        record.recipe,
+        teacher=choose_teacher(record.recipe, teacher, trust_remote_code=trust_remote_code),
+        store=store,
+    )
+    columns = {record.recipe.anchor_column_name: roles.anchor, record.recipe.positive_column_name: roles.positive}
     again = miner({name: sample[column].to_pylist() for name, column in columns.items()})
     return _compare(sample, roles, again, _find_differences(record, miner))
 
@@ -177,6 +196,8 @@ def _draw(mined: DatasetDict, roles: Roles, rows: int, seed: int) -> pa.Table:
     if roles.positive_score is not None:
         scores = whole.with_format("numpy")[roles.positive_score][:]
         numbers = np.flatnonzero(~np.isnan(scores))
+    if not len(numbers):
+        raise DataSourceError("Expected rows with negatives, but all were skipped as empty when they were mined.")
     chosen = np.random.default_rng(seed).choice(numbers, min(rows, len(numbers)), replace=False)
     return whole.select(np.sort(chosen)).with_format("arrow")[:]
 
@@ -186,9 +207,8 @@ def _compare(
 ) -> Reproduction:
     """Compare the negatives of a sample with those that came out again."""
     block = read_block(sample, roles)
-    by_ids = roles.mined and not any(name.startswith("corpus.") for name in differences)
-    old = _listed(block, len(sample), by_ids=by_ids)
-    new = [list(row) for row in again["negative_ids" if by_ids else "negatives"]]
+    old = _list_negatives(block, len(sample))
+    new = [list(row) for row in again["negatives"]]
     if not roles.mined:  # rows of texts may keep fewer than were mined, and all the same number
         new = [row[: len(texts)] for row, texts in zip(new, old, strict=True)]
     same = [before == after for before, after in zip(old, new, strict=True)]
@@ -196,21 +216,21 @@ def _compare(
     return Reproduction(
         rows=len(sample),
         identical=sum(same),
-        compared_by="ids" if by_ids else "texts",
+        negatives=sum(map(len, old)),
+        negatives_again=sum(len({*before} & {*after}) for before, after in zip(old, new, strict=True)),
         largest_score_difference=_largest_difference(block, again, np.flatnonzero(same)) if roles.mined else None,
         first_difference=None if all(same) else anchors[same.index(False)],
         differences=differences,
     )
 
 
-def _listed(block: Block, num_rows: int, *, by_ids: bool) -> list[list[Any]]:
-    """Return the ids or the texts of the negatives of each row, without those that were filled in."""
+def _list_negatives(block: Block, num_rows: int) -> list[list[str]]:
+    """Return the negatives of each row, without those that were filled in."""
     numbers = block.numbers
-    values = numbers.ids.tolist() if by_ids and numbers.ids is not None else as_strings(block.negatives)
-    lists: list[list[Any]] = [[] for _ in range(num_rows)]
-    for row, value, filled in zip(numbers.negative_rows.tolist(), values, numbers.filled.tolist(), strict=True):
+    lists: list[list[str]] = [[] for _ in range(num_rows)]
+    for row, text, filled in zip(numbers.negative_rows, as_strings(block.negatives), numbers.filled, strict=True):
         if not filled:
-            lists[row].append(value)
+            lists[row].append(text)
     return lists
 
 
@@ -236,9 +256,10 @@ def _find_differences(record: MiningRecord, miner: HardNegativeMiner) -> dict[st
     )
     if "teacher.weights" not in changes:
         changes = {name: pair for name, pair in changes.items() if name not in _HARMLESS}
-    return dict(sorted(changes.items(), key=lambda change: _rank(change[0])))
+    order = list(REASONS)
+    return dict(sorted(changes.items(), key=lambda change: order.index(_beginning(change[0]))))
 
 
-def _rank(name: str) -> int:
-    """Return the place of a field among ``REASONS``."""
-    return next((place for place, start in enumerate(REASONS) if start and name.startswith(start)), REASONS.index(""))
+def _beginning(name: str) -> str:
+    """Return the entry of ``REASONS`` for a field."""
+    return next((start for start in REASONS if start and name.startswith(start)), "")

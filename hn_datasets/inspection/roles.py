@@ -8,21 +8,27 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import pyarrow as pa
-from datasets import Dataset, DatasetDict
+import pyarrow.compute as pc
+from datasets import Dataset, DatasetDict, Features, List, Value
 
+from hn_datasets.batches import as_array, count_items
 from hn_datasets.columns import resolve_columns
 from hn_datasets.errors import ColumnError
 from hn_datasets.recipe import Recipe
+from hn_datasets.texts import digest_of
 
 Types: TypeAlias = Mapping[str, pa.DataType]
 Check: TypeAlias = Callable[[pa.DataType], bool]
 
 ANCHORS = ("anchor", "query", "question")
 POSITIVES = ("positive", "positives", "pos", "answer", "answers", "document", "passage")
+READ_ROWS = 1000
 IDS = ("negative_ids",)
 SCORES = ("negative_scores", "neg_scores")
+TABLES = {"scores", "queries", "documents"}
+"""The tables of the layout ``normalized``."""
 
-_NEGATIVES = re.compile(r"(hard_?)?neg(ative)?s?(_(passage|text|doc|document)s?)?[_-]?(\d*)", re.IGNORECASE)
+_NEGATIVES = re.compile(r"(hard_?)?neg(ative)?s?(_(passage|text|doc|document)s?)?[_-]?(?P<rank>\d*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,8 @@ def find_roles(
     label = None if chosen else _first(types, ("label",), _is_number) or _first(types, ("labels",), _is_numbers)
     if not chosen and label is None:
         raise ColumnError(
-            "Expected columns of negatives (negatives, neg, negative_1, ...) or labels, the dataset has "
-            f"{', '.join(types) or 'none'}; name the negatives."
+            "Expected columns of negatives (negatives, neg, negative_1, ...) or labels (label, labels), the dataset "
+            f"has {_listed(types)}; name them by negatives (--negative-column), or rename them."
         )
     left = {name: kind for name, kind in types.items() if name not in chosen}
     if recipe is not None:
@@ -113,7 +119,13 @@ def find_roles(
         name: split.select_columns([column for column in split.column_names if column in left])
         for name, split in dataset.items()
     }
-    anchor, positive = resolve_columns(DatasetDict(splits), anchor, positive)
+    try:
+        anchor, positive = resolve_columns(DatasetDict(splits), anchor, positive)
+    except ColumnError as error:
+        others = f"Negatives are taken from {', '.join(chosen)}; name" if chosen else "Name"
+        raise ColumnError(
+            f"{error} {others} columns by anchor, positive and negatives (--anchor-column, ...)."
+        ) from None
     lists = len(chosen) == 1 and _is_texts(types[chosen[0]])
     return Roles(
         anchor=anchor,
@@ -129,8 +141,48 @@ def find_roles(
 
 
 def as_splits(dataset: Dataset | DatasetDict) -> DatasetDict:
-    """Return the splits by name; a single dataset has the name of its own split, or "train"."""
-    return dataset if isinstance(dataset, DatasetDict) else DatasetDict({str(dataset.split or "train"): dataset})
+    """Return the splits by name; a single dataset has the name of its own split, or "train".
+
+    The three tables of the layout ``normalized`` become one split of labeled lists.
+    """
+    if not isinstance(dataset, DatasetDict):
+        return DatasetDict({str(dataset.split or "train"): dataset})
+    return DatasetDict({"scores": join_tables(dataset)}) if set(dataset) == TABLES else dataset
+
+
+def join_tables(tables: DatasetDict) -> Dataset:
+    """Return the labeled lists that the three tables of the layout ``normalized`` stand for.
+
+    The distinct texts are held in memory. An id that no text has gives a missing text.
+    """
+    texts, ids = {}, {}
+    for name, kind in (("queries", "query"), ("documents", "document")):
+        table = tables[name].with_format("arrow")[:]
+        texts[kind] = as_array(table[kind].cast(pa.large_string()))
+        ids[kind] = as_array(table[f"{kind}_id"])
+
+    def join(batch: pa.Table) -> pa.Table:
+        lists = as_array(batch["document_ids"])
+        offsets = pa.array([0, *count_items(lists).cumsum()], pa.int32())
+        anchors = texts["query"].take(pc.index_in(batch["query_id"], ids["query"]))
+        passages = texts["document"].take(pc.index_in(lists.flatten(), ids["document"])).cast(pa.string())
+        labels = batch["labels"]
+        columns = {"query": anchors.cast(pa.string()), "documents": pa.ListArray.from_arrays(offsets, passages)}
+        return pa.table({**columns, "labels": labels})
+
+    scores = tables["scores"]
+    features = {"query": Value("string"), "documents": List(Value("string")), "labels": scores.features["labels"]}
+    joined = scores.with_format("arrow").map(
+        join,
+        batched=True,
+        batch_size=READ_ROWS,
+        load_from_cache_file=False,  # map does not see a change of this code
+        remove_columns=scores.column_names,
+        features=Features(features),
+        new_fingerprint=digest_of(*(tables[name]._fingerprint for name in sorted(TABLES))),
+        desc="Joining",
+    )
+    return joined.with_format(None)
 
 
 def column_types(dataset: DatasetDict) -> dict[str, pa.DataType]:
@@ -155,7 +207,7 @@ def _given_negatives(types: Types, negatives: str | Sequence[str]) -> tuple[str,
     if wrong or not names or (len(names) > 1 and not all(_is_text(types[name]) for name in names)):
         raise ColumnError(
             f"Expected negatives in one column of lists of strings or in columns of strings, got "
-            f"{', '.join(wrong or names) or 'none'}; the dataset has {', '.join(types)}."
+            f"{', '.join(wrong or names) or 'none'}; the dataset has {_listed(types)}."
         )
     return names
 
@@ -166,7 +218,7 @@ def _guess_negatives(types: Types) -> tuple[str, ...]:
     lists = [name for _, name in named if _is_texts(types[name])]
     if lists:
         return ("negatives",) if "negatives" in lists else (lists[0],)
-    texts = [(int(match[5] or 0), name) for match, name in named if _is_text(types[name])]
+    texts = [(int(match["rank"] or 0), name) for match, name in named if _is_text(types[name])]
     return tuple(name for _, name in sorted(texts, key=lambda entry: entry[0]))
 
 
@@ -183,8 +235,15 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _is_list_of(fits: Check) -> Check:
-    return lambda kind: bool(pa.types.is_list(kind) or pa.types.is_large_list(kind)) and fits(kind.value_type)
+    """Return what tells lists of a kind; lists that are all empty have no kind of their own."""
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return lambda kind: any(of(kind) for of in lists) and (pa.types.is_null(kind.value_type) or fits(kind.value_type))
 
 
 _is_texts = _is_list_of(_is_text)
 _is_numbers = _is_list_of(_is_number)
+
+
+def _listed(types: Types) -> str:
+    columns = ", ".join(f"{name} ({str(kind)[:30]})" for name, kind in types.items())
+    return f"the columns {columns}" if types else "no columns"
