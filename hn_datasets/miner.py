@@ -253,7 +253,9 @@ class HardNegativeMiner:
 
     @cached_property
     def _scorer(self) -> Scorer:
-        return open_scorer(teacher_from_spec(self.recipe.teacher), self.corpus, self.store)
+        # Whoever made the miner has had the teacher; a worker that was not forked only loads it again.
+        teacher = teacher_from_spec(self.recipe.teacher, trust_remote_code=True)
+        return open_scorer(teacher, self.corpus, self.store)
 
     def _prepare(self, teacher: Teacher, anchors: Iterator[pa.Array]) -> None:
         """Embed or index the corpus and the anchors, so that workers and later calls only read."""

@@ -119,3 +119,11 @@ def test_a_spec_of_an_unknown_type_is_refused(kind):
 def test_true_is_no_number(folder):
     with pytest.raises(ArgumentError, match=r"'dimension' \(int\) in the spec of a dense teacher, got True"):
         teacher_from_spec({**spec_of("dense", folder), "dimension": True})
+
+
+def test_a_spec_runs_code_of_a_model_only_where_that_is_wanted(minilm_path):
+    spec = {**DenseTeacher(minilm_path).spec(), "trust_remote_code": True}
+    with pytest.raises(TeacherError, match="runs code of its own on this machine") as raised:
+        teacher_from_spec(spec)
+    assert "\n" not in str(raised.value)
+    assert teacher_from_spec(spec, trust_remote_code=True).spec()["trust_remote_code"]

@@ -91,7 +91,10 @@ def mine_command(
     from hn_datasets.sources import check_output, write_mined
 
     check_output(output, overwrite=overwrite)
-    recipe, saved = _read_recipe(config, with_teacher=options["teacher"] is None) if config else (None, None)
+    recipe, saved = None, None
+    if config is not None:
+        trust = options["trust_remote_code"]
+        recipe, saved = _read_recipe(config, with_teacher=options["teacher"] is None, trust_remote_code=trust)
     with options_in_errors():
         mined, record = _mine(source, recipe, _teacher(saved, options), num_proc, options)
     write_mined(mined, record, output, overwrite=overwrite)
@@ -168,14 +171,18 @@ def _workers_left_to_parent() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _read_recipe(path: Path, *, with_teacher: bool) -> tuple[Recipe, Teacher | None]:
+def _read_recipe(
+    path: Path, *, with_teacher: bool, trust_remote_code: bool | None
+) -> tuple[Recipe, Teacher | None]:
     """Return the recipe in a file, and its teacher where that is wanted; errors name the file."""
     from hn_datasets.recipe import Recipe
     from hn_datasets.teachers.loading import teacher_from_spec
 
     try:
         recipe = Recipe.from_json(path.read_text(encoding="utf-8"))
-        return recipe, teacher_from_spec(recipe.teacher) if with_teacher else None
+        if not with_teacher:
+            return recipe, None
+        return recipe, teacher_from_spec(recipe.teacher, trust_remote_code=bool(trust_remote_code))
     except HNDatasetsError as error:
         raise ArgumentError(f"{path}: {error.args[-1]}") from error
     except (OSError, UnicodeDecodeError, RecursionError) as error:
@@ -221,6 +228,8 @@ def _teacher(saved: Teacher | None, options: dict[str, Any]) -> Callable[[], Tea
     dense["device"] = devices if len(devices) > 1 else devices[0] if devices else None
     if name is None and saved is None:
         raise click.UsageError("Missing option '--teacher': a model name or folder, or 'bm25'.")
+    if saved is not None and saved.spec().get("trust_remote_code"):
+        dense.pop("trust_remote_code")
     wrong = dense if name == "bm25" else lexical if name is not None else {**dense, **lexical}
     if useless := [option for option, value in wrong.items() if value is not None]:
         flags = ", ".join("--" + option.replace("_", "-") for option in useless)

@@ -127,7 +127,7 @@ def choose_teacher(recipe: Recipe, given: TeacherLike | None, *, trust_remote_co
         loading = {name: spec[name] for name in ("revision", "trust_remote_code")}
         today = DenseTeacher(spec["model"], query_prompt="", corpus_prompt="", **loading)
         spec["weights"] = today.spec()["weights"]
-    return teacher_from_spec(spec)
+    return teacher_from_spec(spec, trust_remote_code=trust_remote_code)
 
 
 def rebuild_miner(

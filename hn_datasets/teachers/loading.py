@@ -74,11 +74,16 @@ def remember(teacher: Teacher) -> Teacher:
     return teacher
 
 
-def teacher_from_spec(spec: dict[str, Any]) -> Teacher:
+def teacher_from_spec(spec: dict[str, Any], *, trust_remote_code: bool = False) -> Teacher:
     """Return the teacher whose ``spec`` this is; a model is loaded when its first text has to be encoded.
 
+    Args:
+        spec: of a teacher, for instance in the recipe of somebody else's release.
+        trust_remote_code: a spec that asks for it may run the code that comes with its model.
+
     Raises:
-        TeacherError: the spec is of an unknown type, or this machine lacks what it needs.
+        TeacherError: the spec is of an unknown type, this machine lacks what it needs, or the model would run code of
+            its own without ``trust_remote_code``.
         ArgumentError: a field is missing, or of another type than it was saved with.
     """
     live: Teacher | None = _LIVE.get(_key(spec))
@@ -95,6 +100,11 @@ def teacher_from_spec(spec: dict[str, Any]) -> Teacher:
                 f"Expected {field!r} ({names}) in the spec of a {kind} teacher, got {got}; give the spec as it was "
                 "saved."
             )
+    if spec.get("trust_remote_code") and not trust_remote_code:
+        raise TeacherError(
+            f"Expected trust_remote_code, for the teacher {spec.get('model')!r} runs code of its own on this machine, "
+            "got False; read that code, then pass it."
+        )
     try:
         return remember(_FROM_SPEC[kind](spec))
     except HNDatasetsError:
