@@ -8,7 +8,9 @@ import tempfile
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
-from huggingface_hub.utils import HFValidationError, validate_repo_id
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
 
 from hn_datasets.columns import explain_unreadable
 from hn_datasets.errors import ArgumentError, DataSourceError, StoreError
@@ -62,6 +64,21 @@ def load_source(
     if split not in loaded:
         raise DataSourceError(f"Expected one of the splits {', '.join(loaded)}, got {split!r}.")
     return loaded[split]
+
+
+def find_commit(source: str, revision: str | None) -> str | None:
+    """Return the commit that a branch or tag of a dataset on the Hub stands for now; of a local source, ``revision``.
+
+    What is loaded at the commit is what the record names, also when somebody pushes meanwhile. Where the client is
+    told to stay offline, ``revision`` comes back as it is.
+    """
+    if not source or Path(source).expanduser().exists():
+        return revision
+    _check_repo_id(source)
+    try:
+        return HfApi().dataset_info(source, revision=revision).sha
+    except OfflineModeIsEnabled:
+        return revision
 
 
 def describe_source(source: str, config_name: str | None, split: str | None, revision: str | None) -> dict[str, str]:

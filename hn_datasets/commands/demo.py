@@ -16,7 +16,7 @@ from hn_datasets.commands.errors import one_line_errors
 @click.option("--output", type=click.Path(path_type=Path), default=Path("demo-output"), help="Folder for the result.")
 @one_line_errors
 def demo_command(output: Path) -> None:
-    """Mine the docstrings of Python's standard library with a small packaged teacher.
+    """Mine the docstrings of Python's standard library with a small packaged teacher, and make a release of them.
 
     \b
     Example:
@@ -30,5 +30,6 @@ def demo_command(output: Path) -> None:
     click.echo(record.statistics.to_table())
     for row in (mined[number] for number in pick_rows(mined)):
         click.echo("\n" + render_row(row, record.recipe.anchor_column_name, record.recipe.positive_column_name))
-    click.echo(f'\n{len(mined):,} rows: load_dataset("{output}", split="train")')
+    click.echo(f"\nA release of {len(mined):,} rows, audited; read its card: {output / 'README.md'}")
+    click.echo(f'Ready to train: load_dataset("{output}", split="train")')
     click.echo(f"Mined in {time.perf_counter() - start:.0f} s.", err=True)

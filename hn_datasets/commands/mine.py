@@ -137,11 +137,12 @@ def _mine(
     from hn_datasets.columns import resolve_columns
     from hn_datasets.miner import HardNegativeMiner
     from hn_datasets.record import MiningRecord
-    from hn_datasets.sources import describe_source, load_source
+    from hn_datasets.sources import describe_source, find_commit, load_source
 
     choices = _choices(recipe, options)
     loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
     corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
+    loading["revision"] = find_commit(source, loading["revision"])
     dataset = load_source(source, **loading)
     resolve_columns(dataset, choices.get("anchor_column_name"), choices.get("positive_column_name"))
     miner = HardNegativeMiner.from_dataset(dataset, teacher=load_teacher(), **choices, **corpus)
@@ -171,9 +172,7 @@ def _workers_left_to_parent() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _read_recipe(
-    path: Path, *, with_teacher: bool, trust_remote_code: bool | None
-) -> tuple[Recipe, Teacher | None]:
+def _read_recipe(path: Path, *, with_teacher: bool, trust_remote_code: bool | None) -> tuple[Recipe, Teacher | None]:
     """Return the recipe in a file, and its teacher where that is wanted; errors name the file."""
     from hn_datasets.recipe import Recipe
     from hn_datasets.teachers.loading import teacher_from_spec

@@ -302,7 +302,15 @@ def _check_destination(
     useless = [name for name, value in online.items() if value is not None]
     if useless:
         raise ArgumentError(f"{', '.join(useless)} has no effect with to_folder, which uploads nothing; leave it out.")
-    folder = Path(to_folder)
+    check_folder(Path(to_folder), overwrite=overwrite)
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Check that a release may be written to a folder.
+
+    Raises:
+        ArgumentError: it holds something else, or a release and ``overwrite`` is off.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / RECORD_FILE).exists():
