@@ -350,6 +350,10 @@ def test_a_folder_of_one_machine_is_shown_by_its_own_name(path):
     assert "| Revision | not recorded" in card
 
 
+def test_a_relative_folder_is_no_link_even_with_a_revision():
+    assert "| Teacher | `student` |" in card_of(make_record(teacher={**DENSE, "model": "./student"}))
+
+
 def test_other_teachers_are_told_of():
     precomputed = {"type": "precomputed", "dimension": 3, "similarity": "dot", "queries": "q1", "passages": "p1"}
     card = card_of(make_record(teacher=precomputed))
