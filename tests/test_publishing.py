@@ -106,6 +106,20 @@ def test_the_record_says_what_was_published(made, tmp_path):
     assert "me/other@v1.0.0" in card
 
 
+def test_no_path_of_this_machine_is_published(made, tmp_path):
+    mined, record = made
+    for spec in (
+        {"type": "dense", "model": str(tmp_path / "student"), "revision": None, "weights": "0", "precision": "float32",
+         "dimension": 8, "similarity": "cosine", "trust_remote_code": False},
+        {**record.recipe.teacher, "tokenizer": {"name": "huggingface", "path": str(tmp_path / "student")}},
+    ):  # fmt: skip
+        local = replace(record, recipe=replace(record.recipe, teacher=spec))
+        release((mined, local), tmp_path / "out", overwrite=True)
+        for name in ("README.md", "mining.json"):
+            text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+            assert str(tmp_path) not in text and "student" in text
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hn_datasets.markdown import code, code_json, escape, link
@@ -11,6 +12,7 @@ from hn_datasets.methods import Method, RandomNegatives, TopK, TopKAbs, TopKMarg
 from hn_datasets.release.card_data import CardMetadata
 
 if TYPE_CHECKING:
+    from hn_datasets.recipe import Recipe
     from hn_datasets.record import MiningRecord
 
 HUB = "https://huggingface.co"
@@ -158,3 +160,21 @@ def name_folder(spec: Mapping[str, Any], key: str) -> dict[str, str]:
     if path.count("/") < 2 and not path.startswith((".", "/", "~")) and "\\" not in path:
         return {}
     return {key: re.split(r"[/\\]", path.rstrip("/\\"))[-1]}
+
+
+def hide_paths(recipe: Recipe) -> Recipe:
+    """Return a recipe that names folders of this machine by their own names alone."""
+    teacher = {**recipe.teacher, **name_folder(recipe.teacher, "model")}
+    if isinstance(teacher.get("tokenizer"), dict):
+        teacher["tokenizer"] = {**teacher["tokenizer"], **name_folder(teacher["tokenizer"], "path")}
+    return replace(recipe, teacher=teacher)
+
+
+def is_local(spec: Mapping[str, Any]) -> bool:
+    """Return whether a teacher is a model from a folder, of which a reader has to have a copy."""
+    name = str(spec.get("model", ""))
+    return (
+        spec.get("type") == "dense"
+        and not spec.get("revision")
+        and ("/" not in name or bool(name_folder(spec, "model")))
+    )

@@ -16,8 +16,9 @@ from hn_datasets.release.card_choices import (
     HUB,
     describe_method,
     has_no_ceiling,
+    hide_paths,
+    is_local,
     list_choices,
-    name_folder,
     name_teacher,
 )
 from hn_datasets.release.card_data import CardMetadata, ConfigFiles, VersionRow, default_config, sources_of
@@ -113,17 +114,13 @@ def _tag(record: MiningRecord) -> str | None:
 
 def _reproduction(record: MiningRecord, repo_id: str | None, tag: str | None) -> dict[str, Any]:
     """Return the commands, the recipe and what it ran on."""
-    recipe = record.recipe.to_dict()
-    teacher = {**recipe["teacher"], **name_folder(recipe["teacher"], "model")}
-    if isinstance(teacher.get("tokenizer"), dict):
-        teacher["tokenizer"] = {**teacher["tokenizer"], **name_folder(teacher["tokenizer"], "path")}
-    recipe["teacher"] = teacher
+    recipe = hide_paths(record.recipe).to_dict()
     return {
         "command": f"hn-datasets reproduce {shlex.quote(f'{repo_id}@{tag}')}" if repo_id and tag else None,
         "mine": _mine_command(record),
         "source_unknown": not (record.source.get("repo_id") or record.source.get("path")),
         "recipe": fence(json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False), "json"),
-        "local_teacher": teacher != record.recipe.teacher,
+        "local_teacher": is_local(record.recipe.teacher),
         "environment": _environment(record.environment),
         "timings": ", ".join(
             f"{escape(stage)} {seconds:,.1f} s" for stage, seconds in record.timings.items() if seconds >= 0.05

@@ -20,6 +20,7 @@ from hn_datasets.inspection.comparison import compare
 from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.release.card import CARD_FILE, CardMetadata, validate_metadata
+from hn_datasets.release.card_choices import hide_paths
 from hn_datasets.release.checking import check_mined, check_staged
 from hn_datasets.release.drafting import Draft, Place, check_draft, write_papers
 from hn_datasets.release.repository import Repository, check_repo_id, open_repository, read_head
@@ -152,7 +153,7 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
     record = _choose_record(mined, miner, record)
     check_mined(mined, record)
     draft = Draft(
-        record=record,
+        record=replace(record, recipe=hide_paths(record.recipe)),
         metadata=metadata,
         repo_id=repo_id,
         layouts=chosen,
