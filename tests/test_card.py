@@ -467,6 +467,7 @@ def test_what_scores_above_the_positive_is_spoken_of(method, sentence):
     card = card_of(replace(make_record(method), statistics=statistics))
     assert "In 50.0% of the rows the teacher scores some other passage above the positive" in card
     assert sentence in card
+    assert "In no row does another passage" not in card
     best = card_of(replace(make_record(method), statistics=replace(statistics, positive_not_best=0.0)))
     assert "In no row does another passage score above the positive." in best
     assert "the teacher scores some other passage" not in best
