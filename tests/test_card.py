@@ -1,5 +1,6 @@
 """The card: what it says, that nothing in a row can break it, and that what is somebody else's stays."""
 
+import html
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from PIL import Image
 
 from hn_datasets import TopK, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
 from hn_datasets.errors import ArgumentError
-from hn_datasets.markdown import code, escape, fence
+from hn_datasets.markdown import code, collapse, escape, fence
 from hn_datasets.methods import RandomNegatives
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
@@ -466,6 +467,7 @@ def test_what_scores_above_the_positive_is_spoken_of(method, sentence):
     card = card_of(replace(make_record(method), statistics=statistics))
     assert "In 50.0% of the rows the teacher scores some other passage above the positive" in card
     assert sentence in card
+    assert "In no row does another passage" not in card
     best = card_of(replace(make_record(method), statistics=replace(statistics, positive_not_best=0.0)))
     assert "In no row does another passage score above the positive." in best
     assert "the teacher scores some other passage" not in best
@@ -622,6 +624,23 @@ def test_texts_are_shown_as_they_are():
     assert MarkdownIt().renderInline(code("a|b `c`")) == "<code>a|b `c`</code>"
     assert fence("```\nx") == "````\n```\nx\n````"
     assert escape("5.2.0") == "5.2.0"
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_an_escaped_text_reads_as_it_was_in_a_line_and_in_a_cell(text):
+    shown = collapse(text)
+    assert html.unescape(MarkdownIt().renderInline(escape(text))) == shown
+    table = (
+        MarkdownIt("commonmark").enable("table").render(f"| a | b |\n|:--|:--|\n| {escape(text)} | {code(text)} |\n")
+    )
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", table)
+    assert [html.unescape(re.sub(r"</?code>", "", cell)) for cell in cells] == [shown, shown]
+
+
+def test_a_text_becomes_one_line():
+    assert collapse(" a\n\tb\u2028c\x0bd\r\ne\x00\x1b ") == "a b c d e"
+    assert collapse("\u202eabc\u2066d\u2069") == "abcd"
+    assert collapse("\ud800") == "\ufffd"
 
 
 def test_long_texts_are_cut():
