@@ -155,6 +155,9 @@ def test_other_weights_are_the_likely_reason(tmp_path):
     again = reproduce(tmp_path / "mined", store=tmp_path / "store")
     assert not again.ok and list(again.differences) == ["teacher.weights"]
     assert again.likely_reason.startswith("the teacher has other weights: teacher.weights was ")
+    other = save_static_model(tmp_path / "other", seed=2)
+    again = reproduce(tmp_path / "mined", teacher=str(other), store=tmp_path / "store")
+    assert list(again.differences) == ["teacher.weights", "teacher.model"]
 
 
 def test_another_precision_is_a_likelier_reason_than_a_prompt(tmp_path):
@@ -227,6 +230,10 @@ def test_a_release_of_tuples_alone_is_compared_by_texts(teacher, tmp_path):
     assert audit(release).ok
     again = reproduce(release, dataset=as_dataset(ROWS), corpus=EXTRA, store=tmp_path / "store")
     assert (again.ok, again.largest_score_difference) == (True, None)
+    lists = ("negatives", "negative_ids", "negative_scores")
+    two = mined.map(lambda row: {name: row[name][:2] for name in lists})
+    fewer = write_release(tmp_path / "fewer", two, record, ["n-tuple"])
+    assert reproduce(fewer, dataset=as_dataset(ROWS), corpus=EXTRA, store=tmp_path / "store").ok
     pairs = write_release(tmp_path / "pairs", mined, record, ["labeled-pair"])
     with pytest.raises(DataSourceError, match=r"layout scored or n-tuple .*, got labeled-pair"):
         reproduce(pairs)
@@ -309,15 +316,15 @@ def test_releases_on_a_hub_are_audited_compared_and_mined_again(tmp_path):
         record = replace(record, source={"repo_id": "owner/pairs", "split": "train"})
         (tmp_path / "pairs").mkdir()
         pairs.to_parquet(str(tmp_path / "pairs" / "rows.parquet"))
-        good = write_release(tmp_path / "good", mined.select(range(30)), record, ["n-tuple"])
+        good = write_release(tmp_path / "good", mined, record, ["n-tuple"])
         splits = ("num_examples: 40", "num_examples: 41")
         bad = write_release(tmp_path / "bad", mined, record, card=splits)
         folders = [str(folder) for folder in (good, bad, tmp_path / "pairs")]
         answers = clients.run(hub.environment(tmp_path / "home"), use_releases, "owner/mined", *folders)
         assert hub.log("GET", "datasets/owner/pairs/"), "the pairs come from the dataset that the record names"
-    assert answers["first"]["ok"] and answers["first"]["rows"] == {"n-tuple/train": 30}
+    assert answers["first"]["ok"] and answers["first"]["rows"] == {"n-tuple/train": 40}
     assert [name for name, _, _ in answers["last"]] == ["card-rows-differ"]
-    assert answers["share"] == 0.75
+    assert answers["share"] == 1
     assert answers["recipe"] == record.recipe.to_dict()
     assert answers["again"]["ok"] and answers["again"]["rows"] == 10
     assert [error[:2] for error in answers["errors"]] == [

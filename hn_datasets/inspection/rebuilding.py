@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -71,14 +72,7 @@ def find_origin(
     """
     if corpus is None and corpus_column_name is not None:
         raise ArgumentError("corpus_column_name has no effect without a corpus; leave it out.")
-
-    def collect(pairs: Dataset | DatasetDict) -> Origin:
-        recipe = record.recipe
-        names = resolve_columns(pairs, recipe.anchor_column_name, recipe.positive_column_name)
-        positives = (block.positives for block in iter_pairs(pairs, *names, recipe.on_empty))
-        further = iter_passages(corpus, corpus_column_name, recipe.on_empty) if corpus is not None else iter(())
-        return Origin(pairs, Corpus.build(chain(positives, further), store.derived / "corpora"))
-
+    collect = partial(_collect, record.recipe, corpus, corpus_column_name, store.derived / "corpora")
     if dataset is not None:
         return collect(dataset)
     found = []
@@ -98,6 +92,20 @@ def find_origin(
         f"the pairs that were mined{f' ({source})' if source else ''} by dataset (--dataset), and what further "
         "passages there were by corpus (--corpus)."
     )
+
+
+def _collect(
+    recipe: Recipe,
+    corpus: CorpusLike | None,
+    corpus_column_name: str | None,
+    directory: Path,
+    pairs: Dataset | DatasetDict,
+) -> Origin:
+    """Return the pairs with all their positives and the further passages, as the miner collects them."""
+    names = resolve_columns(pairs, recipe.anchor_column_name, recipe.positive_column_name)
+    positives = (block.positives for block in iter_pairs(pairs, *names, recipe.on_empty))
+    further = iter_passages(corpus, corpus_column_name, recipe.on_empty) if corpus is not None else iter(())
+    return Origin(pairs, Corpus.build(chain(positives, further), directory))
 
 
 def choose_teacher(recipe: Recipe, given: TeacherLike | None, *, trust_remote_code: bool) -> TeacherLike:

@@ -109,23 +109,7 @@ def find_roles(
     if recipe is not None:
         anchor = anchor or (recipe.anchor_column_name if recipe.anchor_column_name in types else None)
         positive = positive or (recipe.positive_column_name if recipe.positive_column_name in types else None)
-    if anchor is None:
-        anchor = _first(left, [name for name in ANCHORS if name != positive], _is_text)
-    if positive is None and label == "labels":
-        positive = _first(left, list(left), _is_texts)
-    elif positive is None:
-        positive = _first(left, [name for name in POSITIVES if name != anchor], lambda k: _is_text(k) or _is_texts(k))
-    splits = {
-        name: split.select_columns([column for column in split.column_names if column in left])
-        for name, split in dataset.items()
-    }
-    try:
-        anchor, positive = resolve_columns(DatasetDict(splits), anchor, positive)
-    except ColumnError as error:
-        others = f"Negatives are taken from {', '.join(chosen)}; name" if chosen else "Name"
-        raise ColumnError(
-            f"{error} {others} columns by anchor, positive and negatives (--anchor-column, ...)."
-        ) from None
+    anchor, positive = _choose_texts(dataset, left, anchor, positive, lists=label == "labels")
     lists = len(chosen) == 1 and _is_texts(types[chosen[0]])
     return Roles(
         anchor=anchor,
@@ -138,6 +122,41 @@ def find_roles(
         ceiling=_first(types, ("ceiling",), _is_number),
         top_score=_first(types, ("top_score",), _is_number),
     )
+
+
+def _choose_texts(
+    dataset: DatasetDict, left: Types, anchor: str | None, positive: str | None, *, lists: bool
+) -> tuple[str, str]:
+    """Return the columns of the anchors and the positives among those that are left, which are checked.
+
+    Args:
+        dataset: all splits.
+        left: the columns without the negatives.
+        anchor: guessed if None.
+        positive: guessed if None.
+        lists: whether the positives are lists for certain.
+
+    Raises:
+        ColumnError: a column is missing or of another type, or cannot be guessed.
+    """
+    if anchor is None:
+        anchor = _first(left, [name for name in ANCHORS if name != positive], _is_text)
+    if positive is None and lists:
+        positive = _first(left, list(left), _is_texts)
+    elif positive is None:
+        positive = _first(left, [name for name in POSITIVES if name != anchor], lambda k: _is_text(k) or _is_texts(k))
+    splits = {
+        name: split.select_columns([column for column in split.column_names if column in left])
+        for name, split in dataset.items()
+    }
+    try:
+        return resolve_columns(DatasetDict(splits), anchor, positive)
+    except ColumnError as error:
+        taken = [name for name in column_types(dataset) if name not in left]
+        others = f"Negatives are taken from {', '.join(taken)}; name" if taken else "Name"
+        raise ColumnError(
+            f"{error} {others} columns by anchor, positive and negatives (--anchor-column, ...)."
+        ) from None
 
 
 def as_splits(dataset: Dataset | DatasetDict) -> DatasetDict:
