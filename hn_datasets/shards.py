@@ -10,6 +10,9 @@ from datasets import Dataset
 SHARD_BYTES = 500_000_000
 """Size of a shard as Arrow data, in bytes; Parquet makes it smaller."""
 
+GROUP_BYTES = 100_000_000
+"""The same of a row group, at most: what a reader of a single row has to read."""
+
 
 def split_file_name(split: str) -> str:
     """Return a split's name as ``load_dataset`` reads it back: ``train_test`` for ``train+test``."""
@@ -35,5 +38,15 @@ def write_shards(dataset: Dataset, directory: Path, stem: str, *, shard_bytes: i
     shards = min(max(1, -(-num_bytes // (shard_bytes or SHARD_BYTES))), max(1, len(dataset)))
     paths = [directory / f"{stem}-{index:05d}-of-{shards:05d}.parquet" for index in range(shards)]
     for index, path in enumerate(paths):
-        dataset.shard(shards, index, contiguous=True).to_parquet(str(path))
+        rows = dataset.shard(shards, index, contiguous=True)
+        rows.to_parquet(str(path), batch_size=_rows_per_group(num_bytes, len(dataset)))
     return paths
+
+
+def _rows_per_group(num_bytes: int, num_rows: int) -> int:
+    """Return how many rows a row group has: a power of two, so that it stays the same where rows change a little.
+
+    With another number every group would begin at another row, and all of the next version would be new to a store
+    that keeps each piece once.
+    """
+    return 1 << max(0, (GROUP_BYTES * max(1, num_rows) // max(1, num_bytes)).bit_length() - 1)
