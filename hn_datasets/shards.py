@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from datasets import Dataset
+from datasets.utils import tqdm
 
 SHARD_BYTES = 500_000_000
 """Size of a shard as Arrow data, in bytes; Parquet makes it smaller."""
@@ -22,8 +24,8 @@ def split_file_name(split: str) -> str:
 def write_shards(dataset: Dataset, directory: Path, stem: str, *, shard_bytes: int | None = None) -> list[Path]:
     """Write the rows in their order, as ``<stem>-00000-of-00002.parquet`` and so on; at least one file.
 
-    The writer of ``datasets`` cuts pages where the content says so, not at fixed sizes, so that a store which keeps
-    each piece once (Xet) takes only the changed pieces of the next version.
+    Pages are cut where the content says so, not at fixed sizes, so that a store which keeps each piece once (Xet) takes
+    only the changed pieces of the next version. zstd makes mined rows a third smaller than the snappy of ``datasets``.
 
     Args:
         dataset: the rows; memory does not grow with their number.
@@ -37,10 +39,20 @@ def write_shards(dataset: Dataset, directory: Path, stem: str, *, shard_bytes: i
     num_bytes = dataset.data.nbytes or 0
     shards = min(max(1, -(-num_bytes // (shard_bytes or SHARD_BYTES))), max(1, len(dataset)))
     paths = [directory / f"{stem}-{index:05d}-of-{shards:05d}.parquet" for index in range(shards)]
-    for index, path in enumerate(paths):
-        rows = dataset.shard(shards, index, contiguous=True)
-        rows.to_parquet(str(path), batch_size=_rows_per_group(num_bytes, len(dataset)))
+    with tqdm(total=len(dataset), desc=f"Writing {stem}", unit="row", disable=None) as progress:
+        for index, path in enumerate(paths):
+            rows = dataset.shard(shards, index, contiguous=True)
+            _write(rows, path, _rows_per_group(num_bytes, len(dataset)), progress)
     return paths
+
+
+def _write(rows: Dataset, path: Path, group_rows: int, progress: tqdm) -> None:
+    schema = rows.features.arrow_schema  # with the features of datasets among its metadata
+    options = {"compression": "zstd", "use_content_defined_chunking": True, "write_page_index": True}
+    with pq.ParquetWriter(path, schema, **options) as writer:
+        for table in rows.with_format("arrow").iter(group_rows) if len(rows) else ():
+            writer.write_table(table.cast(schema), row_group_size=group_rows)
+            progress.update(len(table))
 
 
 def _rows_per_group(num_bytes: int, num_rows: int) -> int:

@@ -1,5 +1,6 @@
 """Reading sources and corpora, and writing what was mined."""
 
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, IterableDataset, load_dataset
 
@@ -153,7 +154,7 @@ def test_a_write_that_fails_keeps_the_old_folder_and_leaves_nothing(tmp_path, mi
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Dataset, "to_parquet", fail)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", fail)
     with pytest.raises(StoreError, match="No space left on device"):
         write_mined(mined, record, tmp_path / "out", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == before

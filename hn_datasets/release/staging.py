@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TypeAlias, get_args
 
 from datasets import Dataset, DatasetDict
-from datasets.utils import tqdm
 
 from hn_datasets.batches import OutputFormat
 from hn_datasets.errors import ArgumentError, ReleaseError, StoreError
@@ -133,7 +132,7 @@ def _stage_config(
     directory = folder / name
     directory.mkdir()
     written: list[Path] = []
-    for split, rows in tqdm(splits.items(), desc=f"Writing {name}", unit="split", disable=None):
+    for split, rows in splits.items():
         written += write_shards(rows, directory, split, shard_bytes=shard_bytes)
     return ConfigFiles(
         config_name=name,
