@@ -163,6 +163,9 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
         template=None if template is None else Path(template),
     )
     if to_folder is not None or repo_id is None:  # one of them is given
+        if repo_id is not None and "/" not in repo_id:  # whose it will be is not known, so nothing can link to it
+            metadata = replace(metadata, pretty_name=metadata.pretty_name or repo_id)
+            draft = replace(draft, metadata=metadata, repo_id=None)
         return _publish_to_folder(mined, draft, wanted, Path(to_folder or ""), shard_bytes)
     repository = open_repository(
         repo_id, token=token, branch=revision, private=private, create_pr=create_pr, retry_seconds=retry_seconds

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TypeAlias, get_args
 from datasets import Dataset, DatasetDict
 
 from hn_datasets.batches import OutputFormat
-from hn_datasets.errors import ArgumentError, ReleaseError, StoreError
+from hn_datasets.errors import ArgumentError, ReleaseError, ShortRowsWarning, StoreError
 from hn_datasets.formats import format_dataset
 from hn_datasets.record import MiningRecord
 from hn_datasets.release.card_data import ConfigFiles
@@ -107,18 +109,30 @@ def _iter_configs(
     """Yield name, layout and splits of each configuration; of the three normalized tables, each is one."""
     recipe = record.recipe
     for layout in layouts:
-        formatted = format_dataset(
-            mined,
-            layout,
-            anchor_column_name=recipe.anchor_column_name,
-            positive_column_name=recipe.positive_column_name,
-        )
+        with _name_in_warnings(layout):
+            formatted = format_dataset(
+                mined,
+                layout,
+                anchor_column_name=recipe.anchor_column_name,
+                positive_column_name=recipe.positive_column_name,
+            )
         if layout == NORMALIZED:
             for name in ("scores", "queries", "documents"):  # the first one is what a user joins the others to
                 yield f"{NORMALIZED}-{name}", layout, DatasetDict(train=formatted[name])
             continue
         splits = formatted if isinstance(formatted, DatasetDict) else {str(formatted.split or "train"): formatted}
         yield layout, layout, DatasetDict({split_file_name(name): split for name, split in splits.items()})
+
+
+@contextlib.contextmanager
+def _name_in_warnings(layout: str) -> Iterator[None]:
+    """Let warnings of rows that a layout drops or keeps short say which layout it is."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        text = f"In the layout {layout}: {warning.message}" if warning.category is ShortRowsWarning else warning.message
+        warnings.warn(text, warning.category, stacklevel=2)
 
 
 def _stage_config(
