@@ -20,7 +20,8 @@ from hn_datasets.errors import DataSourceError, TeacherError
 from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.record import MiningRecord
 from hn_datasets.release.card_data import CardMetadata
-from hn_datasets.release.publishing import check_folder, publish
+from hn_datasets.release.folders import check_folder
+from hn_datasets.release.publishing import publish
 from hn_datasets.teachers.dense import DenseTeacher
 
 MIN_PAIRS = 1000

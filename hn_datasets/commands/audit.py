@@ -1,5 +1,7 @@
 """``hn-datasets audit``."""
 
+# ruff: noqa: PLC0415 - what a command needs is imported when it is run: its help needs none of it
+
 from __future__ import annotations
 
 import json
@@ -8,7 +10,6 @@ from typing import Any
 import click
 
 from hn_datasets.commands.errors import one_line_errors
-from hn_datasets.inspection.audit import audit
 
 
 @click.command("audit")
@@ -36,6 +37,8 @@ def audit_command(source: str, negatives: tuple[str, ...], as_json: bool, **opti
       hn-datasets audit me/qa-hard-negatives --revision v1.0.0
       hn-datasets audit train.jsonl --anchor-column query --positive-column pos --negative-column neg
     """
+    from hn_datasets.inspection.audit import audit
+
     report = audit(source, negatives=negatives or None, **options)
     click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.to_table())
     if not report.ok:

@@ -1,5 +1,7 @@
 """``hn-datasets compare``."""
 
+# ruff: noqa: PLC0415 - what a command needs is imported when it is run: its help needs none of it
+
 from __future__ import annotations
 
 import json
@@ -7,7 +9,6 @@ import json
 import click
 
 from hn_datasets.commands.errors import one_line_errors
-from hn_datasets.inspection.comparison import compare
 
 
 @click.command("compare")
@@ -23,5 +24,7 @@ def compare_command(old: str, new: str, as_json: bool) -> None:
       hn-datasets compare mined mined-90
       hn-datasets compare me/qa-hard-negatives@v1.0.0 me/qa-hard-negatives@v1.1.0
     """
+    from hn_datasets.inspection.comparison import compare
+
     comparison = compare(old, new)
     click.echo(json.dumps(comparison.to_dict(), ensure_ascii=False) if as_json else comparison.to_table())

@@ -1,5 +1,7 @@
 """``hn-datasets reproduce``."""
 
+# ruff: noqa: PLC0415 - what a command needs is imported when it is run: its help needs none of it
+
 from __future__ import annotations
 
 import json
@@ -8,8 +10,6 @@ from typing import Any
 import click
 
 from hn_datasets.commands.errors import one_line_errors
-from hn_datasets.inspection.reproduction import reproduce
-from hn_datasets.sources import load_source
 
 
 @click.command("reproduce")
@@ -33,6 +33,9 @@ def reproduce_command(source: str, dataset: str | None, as_json: bool, **options
       hn-datasets reproduce mined --corpus passages.jsonl
       hn-datasets reproduce me/qa-hard-negatives@v1.0.0 --dataset pairs.jsonl --corpus passages.jsonl
     """
+    from hn_datasets.inspection.reproduction import reproduce
+    from hn_datasets.sources import load_source
+
     pairs = load_source(dataset) if dataset is not None else None
     reproduction = reproduce(source, dataset=pairs, **options)
     click.echo(json.dumps(reproduction.to_dict(), ensure_ascii=False) if as_json else reproduction.to_table())

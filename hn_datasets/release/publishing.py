@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
-from filelock import FileLock, Timeout
 
 from hn_datasets.display import pick_rows
-from hn_datasets.errors import ArgumentError, HNDatasetsError, ReleaseError, StoreError
-from hn_datasets.files import cache_directory
-from hn_datasets.inspection.comparison import compare
+from hn_datasets.errors import ArgumentError
 from hn_datasets.miner import HardNegativeMiner
-from hn_datasets.record import RECORD_FILE, MiningRecord
+from hn_datasets.record import MiningRecord
 from hn_datasets.release.card import CARD_FILE, CardMetadata, validate_metadata
 from hn_datasets.release.card_choices import hide_paths
 from hn_datasets.release.checking import check_mined, check_staged
 from hn_datasets.release.drafting import Draft, Place, check_draft, write_papers
+from hn_datasets.release.folders import check_folder, replaced_folder, staging_folder
+from hn_datasets.release.history import Comparing, decide, find_place
 from hn_datasets.release.repository import Repository, check_repo_id, open_repository, read_head
 from hn_datasets.release.staging import Staged, check_layouts, stage_files
-from hn_datasets.release.uploading import (
-    Upload,
-    Uploaded,
-    check_card_on_hub,
-    decide,
-    find_place,
-    upload_release,
-)
+from hn_datasets.release.uploading import Upload, check_card_on_hub, upload_release
 from hn_datasets.release.versions import Bump, Version, parse_version
 from hn_datasets.shards import split_file_name
 
@@ -170,7 +159,7 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
     repository = open_repository(
         repo_id, token=token, branch=revision, private=private, create_pr=create_pr, retry_seconds=retry_seconds
     )
-    upload = Upload(wanted, _Comparing(mined, repository), private, create_pr, commit_message)
+    upload = Upload(wanted, Comparing(mined, repository), private, create_pr, commit_message)
     draft = replace(draft, repo_id=repository.repo_id)  # with its namespace
     return _publish_to_hub(mined, draft, repository, upload, shard_bytes, dry_run=dry_run)
 
@@ -188,17 +177,17 @@ def _publish_to_hub(
     verdict = decide(repository, head, upload.wanted, draft.record)
     first_look = find_place(head, verdict.version, draft, lambda commit: None)
     check_card_on_hub(repository, check_draft(draft, first_look, _split_names(mined)))
-    with _staging_folder(draft, keep=dry_run) as folder:
+    with staging_folder(repository.repo_id, keep=dry_run) as folder:
         staged = stage_files(mined, draft.record, folder, layouts=draft.layouts, shard_bytes=shard_bytes)
         version, commit = decide(repository, head, upload.wanted, draft.record, staged.data)
         if commit is None or dry_run:
             _check_papers(draft, find_place(head, version, draft, upload.compare_with), staged, repository)
-        sizes = _sizes(staged)
+        sizes = _sizes(folder)
         if dry_run:
             return Release(draft.repo_id, str(version), None, None, folder, sizes)
         if commit is not None and version in head.tags:
             return Release(draft.repo_id, str(version), commit, None, None, {})
-        done: Uploaded = upload_release(repository, staged, draft, upload)
+        done = upload_release(repository, staged, draft, upload)
     return Release(draft.repo_id, str(done.version), done.commit, done.pull_request, None, sizes)
 
 
@@ -220,77 +209,11 @@ def _publish_to_folder(
     version = wanted if isinstance(wanted, Version) else Version().bump(wanted)
     place = Place(version=version, parent=draft.parent)
     check_draft(draft, place, _split_names(mined))
-    target = to_folder.absolute()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as parent:
-            folder = Path(parent) / "release"
-            folder.mkdir()
-            staged = stage_files(mined, draft.record, folder, layouts=draft.layouts, shard_bytes=shard_bytes)
-            check_staged(staged, write_papers(draft, place, staged))
-            if target.exists():
-                shutil.rmtree(target)
-            folder.replace(target)
-    except StoreError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(error.errno, f"Could not write {target} ({reason}); name another folder.") from error
-    return Release(draft.repo_id, str(version), None, None, to_folder, _sizes(Staged(target, (), staged.files, ())))
-
-
-class _Comparing:
-    """The share of negatives that the new data has in common with a release; each release is read once."""
-
-    def __init__(self, mined: Dataset | DatasetDict, repository: Repository) -> None:
-        self._mined = mined
-        self._repository = repository
-        self._known: dict[str, float | None] = {}
-
-    def __call__(self, commit: str) -> float | None:
-        if commit not in self._known:
-            self._known[commit] = self._compare(commit)
-        return self._known[commit]
-
-    def _compare(self, commit: str) -> float | None:
-        if self._repository.read_record(commit) is None:  # a tag that no release of ours has set
-            return None
-        try:
-            result = compare(f"{self._repository.repo_id}@{commit}", self._mined, token=self._repository.token)
-        except HNDatasetsError:  # its files are gone or are no mined data: then the share is not known
-            return None
-        return result.negatives_in_common / result.new_negatives if result.new_negatives else None
-
-
-@contextlib.contextmanager
-def _staging_folder(draft: Draft, *, keep: bool) -> Iterator[Path]:
-    """Yield an empty folder for a repository, which no other process on this machine uses meanwhile.
-
-    What a killed process has left there goes first. Afterwards it is removed, unless it is to be kept.
-
-    Raises:
-        ReleaseError: another process is publishing to the repository.
-    """
-    root = cache_directory() / "releases" / str(draft.repo_id).replace("/", "--")
-    folder = root / "release"
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(root / "lock", timeout=0):
-            for entry in root.iterdir():
-                if entry.is_dir():
-                    shutil.rmtree(entry)
-            folder.mkdir()
-            try:
-                yield folder
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            if not keep:
-                shutil.rmtree(folder)
-    except Timeout:
-        raise ReleaseError(
-            f"Another process on this machine is publishing to {draft.repo_id}; wait until it is done."
-        ) from None
+    with replaced_folder(to_folder) as folder:
+        staged = stage_files(mined, draft.record, folder, layouts=draft.layouts, shard_bytes=shard_bytes)
+        check_staged(staged, write_papers(draft, place, staged))
+        sizes = _sizes(folder)
+    return Release(draft.repo_id, str(version), None, None, to_folder, sizes)
 
 
 def _check_destination(
@@ -307,22 +230,6 @@ def _check_destination(
     if useless:
         raise ArgumentError(f"{', '.join(useless)} has no effect with to_folder, which uploads nothing; leave it out.")
     check_folder(Path(to_folder), overwrite=overwrite)
-
-
-def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Check that a release may be written to a folder.
-
-    Raises:
-        ArgumentError: it holds something else, or a release and ``overwrite`` is off.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / RECORD_FILE).exists():
-        raise ArgumentError(
-            f"Expected a new folder or one with a release, {folder} holds something else; name another."
-        )
-    if not overwrite:
-        raise ArgumentError(f"{folder} holds a release already; name another folder, or pass overwrite.")
 
 
 def _check_notes(notes: str) -> None:
@@ -357,9 +264,6 @@ def _split_names(mined: Dataset | DatasetDict) -> list[str]:
     return [split_file_name(name) for name in names]
 
 
-def _sizes(staged: Staged) -> dict[str, int]:
-    return {
-        path.relative_to(staged.folder).as_posix(): path.stat().st_size
-        for path in sorted(staged.folder.rglob("*"))
-        if path.is_file()
-    }
+def _sizes(folder: Path) -> dict[str, int]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}

@@ -6,7 +6,6 @@ but has no tag only gets its tag, and one that is complete is left as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,25 +15,12 @@ from huggingface_hub.errors import HfHubHTTPError
 from hn_datasets.errors import ReleaseError
 from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.release.card import CARD_FILE
-from hn_datasets.release.drafting import Draft, Place, write_papers
+from hn_datasets.release.drafting import Draft, write_papers
+from hn_datasets.release.history import CompareWith, decide, find_place
 from hn_datasets.release.repository import DATASET, Head, Repository, read_head
 from hn_datasets.release.retrying import Patience, is_conflict, is_passing, one_line, retry, status_of
-from hn_datasets.release.staging import FileEntries, Staged
+from hn_datasets.release.staging import Staged
 from hn_datasets.release.versions import Bump, Version
-
-CompareWith = Callable[[str], float | None]
-
-
-class Verdict(NamedTuple):
-    """What is to be done.
-
-    Attributes:
-        version: of the release.
-        commit: that has it already; None if it is to be committed.
-    """
-
-    version: Version
-    commit: str | None
 
 
 class Uploaded(NamedTuple):
@@ -68,43 +54,6 @@ class Upload:
     private: bool | None
     create_pr: bool
     message: str | None
-
-
-def decide(
-    repository: Repository, head: Head, wanted: Version | Bump, record: MiningRecord, files: FileEntries | None = None
-) -> Verdict:
-    """Return which version a release is, and whether it is there already.
-
-    Args:
-        repository: that it goes to.
-        head: what is at the end of the branch.
-        wanted: the version, or the step from the last one.
-        record: of the release.
-        files: of the data; before they are staged None, and then a release that may be the same counts as the same.
-
-    Raises:
-        ReleaseError: the version is taken, or below the last one.
-    """
-    last = head.last
-    candidate = wanted if isinstance(wanted, Version) else last
-    commit = head.commit_of(candidate) if candidate is not None else None
-    if candidate is not None and commit is not None:
-        there = repository.read_record(commit)
-        if there is not None and _is_same(there, record, files):
-            return Verdict(candidate, commit)
-    if not isinstance(wanted, Version):
-        return Verdict((last or Version()).bump(wanted), None)
-    if last is None or wanted > last:
-        return Verdict(wanted, None)
-    state = (
-        "is there with other data or layouts, and a version never changes"
-        if commit
-        else f"is below the last one, {last}"
-    )
-    raise ReleaseError(
-        f"Expected a version above {last} for {repository.repo_id}, got {wanted}, which {state}; publish "
-        f"{last.bump('patch')} instead."
-    )
 
 
 def upload_release(repository: Repository, staged: Staged, draft: Draft, upload: Upload) -> Uploaded:
@@ -147,34 +96,6 @@ def check_card_on_hub(repository: Repository, text: str) -> None:
         raise ReleaseError(
             f"Expected a card that the Hub takes, it refuses this one ({one_line(error)}); correct the metadata."
         ) from error
-
-
-def find_place(head: Head, version: Version, draft: Draft, compare_with: CompareWith) -> Place:
-    """Return the place of a new release behind the last one."""
-    last = head.last
-    commit = head.commit_of(last) if last is not None else None
-    earlier = head.record.release.get("versions", ()) if head.record is not None else ()
-    return Place(
-        version=version,
-        parent=draft.parent or (last.tag if last is not None else None),
-        common_share=compare_with(commit) if commit is not None else None,
-        earlier=tuple(earlier),
-        card=head.card,
-    )
-
-
-def _is_same(there: MiningRecord, record: MiningRecord, files: FileEntries | None) -> bool:
-    """Return whether a release is of the same mining, and where ``files`` are known, has the same data."""
-    same = (
-        there.recipe.digest == record.recipe.digest
-        and there.rows == record.rows
-        and there.corpus == record.corpus
-        and there.statistics == record.statistics
-    )
-    if files is None or not same:
-        return same
-    data = {path: entry for path, entry in there.release.get("files", {}).items() if path.endswith(".parquet")}
-    return data == files
 
 
 def _upload_large_files(repository: Repository, staged: Staged, upload: Upload) -> list[CommitOperationAdd]:

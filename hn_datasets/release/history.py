@@ -1,0 +1,120 @@
+"""A release among the others of its repository: which version it is, whether it is there already, what it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from datasets import Dataset, DatasetDict
+
+from hn_datasets.errors import HNDatasetsError, ReleaseError
+from hn_datasets.inspection.comparison import compare
+from hn_datasets.record import MiningRecord
+from hn_datasets.release.drafting import Draft, Place
+from hn_datasets.release.repository import Head, Repository
+from hn_datasets.release.staging import FileEntries
+from hn_datasets.release.versions import Bump, Version
+
+CompareWith = Callable[[str], float | None]
+
+
+class Verdict(NamedTuple):
+    """What is to be done.
+
+    Attributes:
+        version: of the release.
+        commit: that has it already; None if it is to be committed.
+    """
+
+    version: Version
+    commit: str | None
+
+
+def decide(
+    repository: Repository, head: Head, wanted: Version | Bump, record: MiningRecord, files: FileEntries | None = None
+) -> Verdict:
+    """Return which version a release is, and whether it is there already.
+
+    Args:
+        repository: that it goes to.
+        head: what is at the end of the branch.
+        wanted: the version, or the step from the last one.
+        record: of the release.
+        files: of the data; before they are staged None, and then a release that may be the same counts as the same.
+
+    Raises:
+        ReleaseError: the version is taken, or below the last one.
+    """
+    last = head.last
+    candidate = wanted if isinstance(wanted, Version) else last
+    commit = head.commit_of(candidate) if candidate is not None else None
+    if candidate is not None and commit is not None:
+        there = repository.read_record(commit)
+        if there is not None and _is_same(there, record, files):
+            return Verdict(candidate, commit)
+    if not isinstance(wanted, Version):
+        return Verdict((last or Version()).bump(wanted), None)
+    if last is None or wanted > last:
+        return Verdict(wanted, None)
+    state = (
+        "is there with other data or layouts, and a version never changes"
+        if commit
+        else f"is below the last one, {last}"
+    )
+    raise ReleaseError(
+        f"Expected a version above {last} for {repository.repo_id}, got {wanted}, which {state}; publish "
+        f"{last.bump('patch')} instead."
+    )
+
+
+def find_place(head: Head, version: Version, draft: Draft, compare_with: CompareWith) -> Place:
+    """Return the place of a new release behind the last one."""
+    last = head.last
+    commit = head.commit_of(last) if last is not None else None
+    earlier = head.record.release.get("versions", ()) if head.record is not None else ()
+    return Place(
+        version=version,
+        parent=draft.parent or (last.tag if last is not None else None),
+        common_share=compare_with(commit) if commit is not None else None,
+        earlier=tuple(earlier),
+        card=head.card,
+    )
+
+
+def _is_same(there: MiningRecord, record: MiningRecord, files: FileEntries | None) -> bool:
+    """Return whether a release is of the same mining, and where ``files`` are known, has the same data."""
+    same = (
+        there.recipe.digest == record.recipe.digest
+        and there.rows == record.rows
+        and there.corpus == record.corpus
+        and there.statistics == record.statistics
+    )
+    if files is None or not same:
+        return same
+    data = {path: entry for path, entry in there.release.get("files", {}).items() if path.endswith(".parquet")}
+    return data == files
+
+
+class Comparing:
+    """The share of negatives that the new data has in common with a release; each release is read once."""
+
+    def __init__(self, mined: Dataset | DatasetDict, repository: Repository) -> None:
+        """Compare with releases of a repository."""
+        self._mined = mined
+        self._repository = repository
+        self._known: dict[str, float | None] = {}
+
+    def __call__(self, commit: str) -> float | None:
+        """Return the share, 0 to 1, in common with the release at a commit; None where that is not known."""
+        if commit not in self._known:
+            self._known[commit] = self._compare(commit)
+        return self._known[commit]
+
+    def _compare(self, commit: str) -> float | None:
+        if self._repository.read_record(commit) is None:  # a tag that no release of ours has set
+            return None
+        try:
+            result = compare(f"{self._repository.repo_id}@{commit}", self._mined, token=self._repository.token)
+        except HNDatasetsError:  # its files are gone or are no mined data: then the share is not known
+            return None
+        return result.negatives_in_common / result.new_negatives if result.new_negatives else None
