@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -64,6 +66,32 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     with temporary_file(path.parent) as file:
         yield file
     Path(file.name).replace(path)
+
+
+@contextlib.contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``target`` that takes its place when the block ends without an error.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    target = target.absolute()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as parent:
+            folder = Path(parent) / "new"
+            folder.mkdir()
+            yield folder
+            if target.exists():
+                shutil.rmtree(target)
+            folder.replace(target)
+    except StoreError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(
+            error.errno, f"Could not write {target} ({reason}); free some space, or name another folder."
+        ) from error
 
 
 def write_arrow(table: pa.Table, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
 from hn_datasets.columns import explain_unreadable
-from hn_datasets.errors import ArgumentError, DataSourceError, StoreError
+from hn_datasets.errors import ArgumentError, DataSourceError
+from hn_datasets.files import replaced_folder
 from hn_datasets.readme import render_readme
 from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.shards import split_file_name, write_shards
@@ -101,25 +101,15 @@ def write_mined(
         StoreError: the folder cannot be written.
     """
     check_output(directory, overwrite=overwrite)
-    directory = directory.absolute()
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as folder:
-            stage = Path(folder) / "stage"
-            (stage / "data").mkdir(parents=True)
-            splits = mined if isinstance(mined, DatasetDict) else {str(mined.split or "train"): mined}
-            for name, split in splits.items():
-                write_shards(split, stage / "data", split_file_name(name))
-            (stage / RECIPE_FILE).write_text(record.recipe.to_json() + "\n", encoding="utf-8")
-            (stage / RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
-            card = render_readme(record.recipe, record.statistics, record.rows, record.corpus, record.source)
-            (stage / "README.md").write_text(card, encoding="utf-8")
-            if directory.exists():
-                shutil.rmtree(directory)
-            stage.replace(directory)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(error.errno, f"Could not write {directory} ({reason}); free some space.") from error
+    with replaced_folder(directory) as folder:
+        (folder / "data").mkdir()
+        splits = mined if isinstance(mined, DatasetDict) else {str(mined.split or "train"): mined}
+        for name, split in splits.items():
+            write_shards(split, folder / "data", split_file_name(name))
+        (folder / RECIPE_FILE).write_text(record.recipe.to_json() + "\n", encoding="utf-8")
+        (folder / RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
+        card = render_readme(record.recipe, record.statistics, record.rows, record.corpus, record.source)
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def check_output(directory: Path, *, overwrite: bool) -> None:

@@ -1,16 +1,15 @@
-"""The folders of a release on this machine: where it is staged, and where it stays if it goes to no Hub."""
+"""The folders of a release on this machine: where it is staged, and whether it may stay somewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hn_datasets.errors import ArgumentError, ReleaseError, StoreError
+from hn_datasets.errors import ArgumentError, ReleaseError
 from hn_datasets.files import cache_directory
 from hn_datasets.record import RECORD_FILE
 
@@ -44,30 +43,6 @@ def staging_folder(repo_id: str, *, keep: bool) -> Iterator[Path]:
         raise ReleaseError(
             f"Another process on this machine is publishing to {repo_id}; wait until it is done."
         ) from None
-
-
-@contextlib.contextmanager
-def replaced_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``target`` that takes its place when the block ends without an error.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
-    target = target.absolute()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as parent:
-            folder = Path(parent) / "release"
-            folder.mkdir()
-            yield folder
-            if target.exists():
-                shutil.rmtree(target)
-            folder.replace(target)
-    except StoreError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(error.errno, f"Could not write {target} ({reason}); name another folder.") from error
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:

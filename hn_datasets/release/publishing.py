@@ -11,13 +11,14 @@ from datasets import Dataset, DatasetDict
 
 from hn_datasets.display import pick_rows
 from hn_datasets.errors import ArgumentError
+from hn_datasets.files import replaced_folder
 from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.record import MiningRecord
 from hn_datasets.release.card import CARD_FILE, CardMetadata, validate_metadata
 from hn_datasets.release.card_choices import hide_paths
 from hn_datasets.release.checking import check_mined, check_staged
 from hn_datasets.release.drafting import Draft, Place, check_draft, write_papers
-from hn_datasets.release.folders import check_folder, replaced_folder, staging_folder
+from hn_datasets.release.folders import check_folder, staging_folder
 from hn_datasets.release.history import Comparing, decide, find_place
 from hn_datasets.release.repository import Repository, check_repo_id, open_repository, read_head
 from hn_datasets.release.staging import Staged, check_layouts, stage_files
