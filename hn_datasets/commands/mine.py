@@ -24,6 +24,7 @@ from hn_datasets.methods import METHODS, Method, method_from_dict, method_from_n
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+    from hn_datasets.planning import Plan
     from hn_datasets.recipe import Recipe
     from hn_datasets.record import MiningRecord
     from hn_datasets.teachers.base import Teacher
@@ -74,11 +75,19 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 @method_option("--seed", type=int, help="Seed of everything that is drawn.")
 @output_option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
 @output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
+@output_option("--plan", is_flag=True, help="Only estimate what it will take: minutes, disk and memory per stage.")
 @output_option("--num-proc", type=click.IntRange(min=1), help="Processes for the search.")
 @output_option("--json", "as_json", is_flag=True, help="Print the statistics as JSON, and nothing else.")
 @one_line_errors
 def mine_command(
-    source: str, output: Path, overwrite: bool, config: Path | None, num_proc: int | None, as_json: bool, **options: Any
+    source: str,
+    output: Path,
+    overwrite: bool,
+    config: Path | None,
+    num_proc: int | None,
+    as_json: bool,
+    plan: bool,
+    **options: Any,
 ) -> None:
     """Mine hard negatives for SOURCE: a Hub id, a Parquet, JSON Lines or CSV file, or a folder.
 
@@ -96,6 +105,10 @@ def mine_command(
         trust = options["trust_remote_code"]
         recipe, saved = _read_recipe(config, with_teacher=options["teacher"] is None, trust_remote_code=trust)
     with options_in_errors():
+        if plan:
+            costs = _plan(source, recipe, _teacher(saved, options), options)
+            click.echo(json.dumps(costs.to_dict()) if as_json else costs.to_table())
+            return
         mined, record = _mine(source, recipe, _teacher(saved, options), num_proc, options)
     write_mined(mined, record, output, overwrite=overwrite)
     if as_json:
@@ -124,6 +137,19 @@ def _show_row(mined: Dataset | DatasetDict, record: MiningRecord) -> None:
             recipe = record.recipe
             click.echo("\n" + render_row(split[number], recipe.anchor_column_name, recipe.positive_column_name))
             return
+
+
+def _plan(source: str, recipe: Recipe | None, load_teacher: Callable[[], Teacher], options: dict[str, Any]) -> Plan:
+    """Load the source and return what mining it would take."""
+    from hn_datasets.planning import plan_mining
+    from hn_datasets.sources import load_source
+
+    choices = _choices(recipe, options)
+    dataset = load_source(source, **{name: options.pop(name) for name in ("config_name", "split", "revision")})
+    names = ("anchor_column_name", "positive_column_name", "on_empty")
+    given = {name: choices[name] for name in names if name in choices}
+    corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
+    return plan_mining(dataset, teacher=load_teacher(), **given, **corpus)
 
 
 def _mine(

@@ -1,0 +1,94 @@
+"""What a run will cost: what is missing is counted exactly, and nothing is encoded twice for it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from datasets import Dataset
+
+from hn_datasets import BM25Teacher, HardNegativeMiner
+from hn_datasets.cli import main
+from hn_datasets.errors import ColumnError
+from hn_datasets.planning import SAMPLE_TEXTS, plan_mining
+from hn_datasets.store import EmbeddingStore
+from tests.mined import PAIRS
+from tests.teachers import HashTeacher
+
+DATASET = Dataset.from_list([*PAIRS, PAIRS[0]])
+
+
+def stages_of(plan):
+    return {stage.name: stage for stage in plan.stages}
+
+
+def test_distinct_texts_without_a_vector_are_counted(tmp_path):
+    store = EmbeddingStore(tmp_path / "store")
+    plan = plan_mining(DATASET, teacher=HashTeacher(), corpus=["one more", PAIRS[0]["answer"]], store=store)
+    encode = stages_of(plan)["encode"]
+    assert encode.work == "33 of 33 passages and 32 of 32 anchors have no vector yet"
+    assert encode.disk_bytes == 4 * 65 * 8 and encode.seconds > 0
+    assert stages_of(plan)["search"].work == "33 anchors x 33 passages"
+    assert list(stages_of(plan)) == ["collect", "encode", "index", "search"]
+
+
+def test_what_is_in_the_store_costs_nothing_and_new_rows_cost_their_own(tmp_path):
+    store = EmbeddingStore(tmp_path / "store")
+    HardNegativeMiner.from_dataset(DATASET, teacher=HashTeacher(), num_negatives=2, store=store)
+    log = tmp_path / "log"
+    plan = plan_mining(DATASET, teacher=HashTeacher(log=log), store=store)
+    assert (stages_of(plan)["encode"].seconds, stages_of(plan)["encode"].disk_bytes) == (0, 0)
+    assert not log.exists()
+    more = Dataset.from_list([*PAIRS, {"query": "Who is the clerk?", "answer": "The clerk works here."}])
+    plan = plan_mining(more, teacher=HashTeacher(log=log), store=store)
+    assert stages_of(plan)["encode"].work.startswith("1 of 33 passages and 1 of 33 anchors")
+
+
+def test_only_a_sample_is_encoded_and_none_of_it_is_kept(tmp_path):
+    store, log = EmbeddingStore(tmp_path / "store"), tmp_path / "log"
+    many = Dataset.from_list([{"query": f"question {n}", "answer": f"answer {n} " * (n % 7 + 1)} for n in range(500)])
+    plan_mining(many, teacher=HashTeacher(log=log), store=store)
+    assert len(log.read_text().splitlines()) == 2 * (SAMPLE_TEXTS + 1)
+    assert stages_of(plan_mining(many, teacher=HashTeacher(), store=store))["encode"].work.startswith("500 of 500")
+
+
+def test_the_sample_stands_for_all_lengths(tmp_path):
+    """A teacher that takes as long as its texts: the estimate is the whole, whatever the lengths."""
+
+    class Clock:
+        now = 0.0
+
+    class SlowTeacher(HashTeacher):
+        def encode(self, texts, role):
+            Clock.now += sum(map(len, texts))
+            return super().encode(texts, role)
+
+    rows = [{"query": f"q{n}", "answer": "x" * (1 + n**2 % 997) + str(n)} for n in range(300)]
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("hn_datasets.planning.time.perf_counter", lambda: Clock.now)
+    plan = plan_mining(Dataset.from_list(rows), teacher=SlowTeacher(), store=EmbeddingStore(tmp_path / "store"))
+    monkey.undo()
+    expected = sum(len(text) for row in rows for text in row.values())
+    assert stages_of(plan)["encode"].seconds == pytest.approx(expected, rel=1e-6)
+
+
+def test_bm25_has_no_vectors(tmp_path):
+    plan = plan_mining(DATASET, teacher=BM25Teacher(), store=EmbeddingStore(tmp_path / "store"))
+    assert list(stages_of(plan)) == ["collect", "index", "search"]
+    assert stages_of(plan)["index"].seconds > 0
+
+
+def test_wrong_columns_are_named_first(tmp_path):
+    with pytest.raises(ColumnError, match="no_such"):
+        plan_mining(DATASET, teacher=HashTeacher(), anchor_column_name="no_such", store=EmbeddingStore(tmp_path))
+
+
+def test_the_command_prints_a_plan_and_mines_nothing(tmp_path):
+    DATASET.to_json(str(tmp_path / "pairs.jsonl"))
+    call = ["mine", str(tmp_path / "pairs.jsonl"), "--teacher", "bm25", "--output", str(tmp_path / "out"), "--plan"]
+    done = CliRunner().invoke(main, call, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()[:5]] == ["Stage", "collect", "index", "search", "all"]
+    assert not Path(tmp_path / "out").exists()
+    done = CliRunner().invoke(main, [*call, "--json"], catch_exceptions=False)
+    assert [stage["name"] for stage in json.loads(done.stdout)["stages"]] == ["collect", "index", "search"]
