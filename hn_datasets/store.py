@@ -37,9 +37,13 @@ SHARD_TEXTS = 4096
 SHARD_SECONDS = 20.0
 """A shard ends at whichever comes first, so a kill loses less than half a minute of work."""
 
-CALL_TEXTS = 512
+CALL_TEXTS = 4096
 CALL_CHARACTERS = 1 << 18
-"""What one call of the teacher gets at most: enough to fill its batches, little enough to look at the clock."""
+"""What one call of the teacher gets at most: enough to fill its batches, little enough to look at the clock.
+
+A teacher that knows better says so by an attribute ``call_characters``. Nothing here depends on the clock: the calls
+of a run that goes on are those of a run that was never killed, and so are its vectors, to the last bit.
+"""
 
 GATHER_ROWS = 8192
 
@@ -202,7 +206,7 @@ class EmbeddingStore:
             self._describe(encoder, role)
         bar = tqdm(total=len(missing), desc=f"Encoding {role}s", unit="text", disable=None)
         with bar as progress, _Shard(space) as shard:
-            for rows in _calls(missing, texts):
+            for rows in _calls(missing, texts, encoder):
                 chunk = texts.take(pa.array(rows)).to_pylist()
                 shard.append(digests[rows], check_vectors(encoder.encode(chunk, role), chunk, encoder.dimension))
                 progress.update(len(rows))
@@ -377,14 +381,17 @@ class _Shard:
         self._write()
 
 
-def _calls(missing: Ids, texts: pa.Array | pa.ChunkedArray) -> Iterator[Ids]:
+def _calls(missing: Ids, texts: pa.Array | pa.ChunkedArray, encoder: Encoder) -> Iterator[Ids]:
     """Cut the missing texts, longest first so that a batch holds similar lengths, into the rows of calls."""
-    lengths = pc.fill_null(pc.utf8_length(texts.take(pa.array(missing))), 0).to_numpy()
+    if not len(missing):
+        return
+    max_characters = getattr(encoder, "call_characters", CALL_CHARACTERS)
+    lengths = pc.fill_null(pc.utf8_length(texts), 0).to_numpy()[missing]
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
         characters = np.cumsum(lengths[order[start : start + min(CALL_TEXTS, SHARD_TEXTS)]])
-        stop = start + max(1, int(np.searchsorted(characters, CALL_CHARACTERS, side="right")))
+        stop = start + max(1, int(np.searchsorted(characters, max_characters, side="right")))
         yield missing[order[start:stop]]
         start = stop
 

@@ -21,9 +21,11 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from hn_datasets.cli import main
 from hn_datasets.errors import ArgumentError, MissingPromptWarning, TeacherError
-from hn_datasets.teachers.dense import DenseTeacher, digest_model
+from hn_datasets.teachers.dense import LARGEST_CALL, SMALLEST_CALL, DenseTeacher, digest_model
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
+from hn_datasets.teachers.token_batches import CPU_TOKENS
 from tests.static_model import make_static_model, save_static_model
+from tests.tiny_transformer import make_tiny_model
 from tests.use_module import UseModule, save_use_model
 
 TEXTS = ["What is a hard negative?", "A passage that looks right and is not.", "금리가 올랐다", "x " * 400]
@@ -354,3 +356,82 @@ def test_the_commit_of_a_hub_model_is_kept(name):
         (cache / "refs" / branch).write_text(commit)
     assert DenseTeacher(repo_id).spec()["revision"] == commit
     assert DenseTeacher(name, revision="experiment").spec()["revision"] == commit
+
+
+SHORT = [f"text {number}" for number in range(10_000)]
+BUDGETS = {
+    "one": ["a right passage"],
+    "empty": ["", " ", "a", ""],
+    "a very long one among short ones": ["short", "long " * 3000, *SHORT[:300], "한국어 " * 90],
+    "many short ones": SHORT,
+}
+
+
+def passes_of(model):
+    """Return a list that gets the shape of the input of every forward pass."""
+    shapes = []
+    model[0].register_forward_pre_hook(lambda _module, inputs: shapes.append(tuple(inputs[0]["input_ids"].shape)))
+    return shapes
+
+
+@pytest.fixture(scope="module")
+def tiny(minilm_path, tmp_path_factory):
+    return make_tiny_model(minilm_path, tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.parametrize("texts", BUDGETS.values(), ids=BUDGETS.keys())
+def test_passes_fill_a_budget_of_tokens_and_change_no_vector(tiny, texts):
+    model = copy.deepcopy(tiny)
+    shapes = passes_of(model)
+    vectors = DenseTeacher(model).encode(texts, "passage")
+    np.testing.assert_allclose(vectors, tiny.encode(texts, batch_size=64), atol=1e-6)
+    assert sum(rows for rows, _ in shapes) == len(texts)
+    assert all(rows * width <= CPU_TOKENS for rows, width in shapes)
+    tokens = sum(map(len, tiny.tokenizer(texts, truncation=True, max_length=512)["input_ids"]))
+    assert sum(rows * width for rows, width in shapes) <= 1.01 * tokens + CPU_TOKENS
+    assert len(shapes) <= 2 * tokens / CPU_TOKENS + 2
+
+
+def test_a_text_longer_than_the_budget_has_a_pass_of_its_own(tiny, monkeypatch):
+    monkeypatch.setattr("hn_datasets.teachers.token_batches.CPU_TOKENS", 100)
+    texts = ["word " * 400, "word " * 40, "word " * 40, "word " * 300]
+    model = copy.deepcopy(tiny)
+    shapes = passes_of(model)
+    np.testing.assert_allclose(DenseTeacher(model).encode(texts, "anchor"), tiny.encode(texts), atol=1e-6)
+    assert shapes == [(1, 402), (1, 302), (2, 42)]
+
+
+def test_a_number_of_texts_goes_before_the_budget(tiny):
+    model = copy.deepcopy(tiny)
+    teacher = DenseTeacher(model, batch_size=7)
+    shapes = passes_of(model)
+    np.testing.assert_allclose(teacher.encode(SHORT[:30], "anchor"), tiny.encode(SHORT[:30]), atol=1e-6)
+    assert [rows for rows, _ in shapes] == [7, 7, 7, 7, 2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pooling": "cls"},
+        {"pooling": "lasttoken", "decoder": True},
+        {"include_prompt": False},
+        {"include_prompt": False, "decoder": True},
+        {"length": 12},
+    ],
+    ids=str,
+)
+def test_passes_cut_by_tokens_give_what_any_model_gives(minilm_path, tmp_path, options):
+    """Pooled over one token or all, prompt left out or in, padded left or right, cut in tokens or components."""
+    model = make_tiny_model(minilm_path, tmp_path, **options)
+    texts = [*SHORT[:40], "longer " * 30, "", "금리가 올랐다"]
+    teacher = DenseTeacher(model, query_prompt="query: ", corpus_prompt="", truncate_dim=8)
+    expected = model.encode(texts, prompt="query: ", truncate_dim=8, normalize_embeddings=True, batch_size=1)
+    np.testing.assert_allclose(teacher.encode(texts, "anchor"), expected, atol=1e-6)
+    expected = model.encode(texts, prompt="", truncate_dim=8, normalize_embeddings=True, batch_size=1)
+    np.testing.assert_allclose(teacher.encode(texts, "passage"), expected, atol=1e-6)
+
+
+def test_a_large_model_gets_less_text_at_once(model, tiny):
+    teacher = DenseTeacher(model)
+    assert teacher.call_characters < DenseTeacher(tiny).call_characters == LARGEST_CALL["cpu"]
+    assert teacher.call_characters > SMALLEST_CALL

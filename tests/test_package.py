@@ -20,7 +20,7 @@ PACKAGE = ROOT / "hn_datasets"
 # Each module imports only modules that stand before it. An __init__.py gathers names, and may import any.
 ORDER = [
     "errors", "methods", "threads", "files", "texts", "columns", "recipe",
-    "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.dense",
+    "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.token_batches", "teachers.dense",
     "teachers.bm25_index", "teachers.bm25", "teachers.ensemble", "teachers.loading", "teachers",
     "store", "scoring", "search", "sampling", "guards", "miner", "planning",
     "batches", "filling", "layouts", "normalizing", "formats", "statistics", "measurement", "markdown", "readme",

@@ -12,6 +12,7 @@ import pytest
 
 from hn_datasets.errors import ArgumentError, DamagedShardWarning, StoreError, VectorError
 from hn_datasets.store import EmbeddingStore, VectorSpace, check_vectors
+from hn_datasets.teachers.dense import DenseTeacher
 from hn_datasets.texts import Corpus, digest_texts
 from tests.teachers import HashTeacher
 
@@ -88,7 +89,9 @@ def test_a_run_killed_while_it_writes_leaves_no_torn_shard(tmp_path):
     assert len((tmp_path / "again").read_text().splitlines()) == 300 - 2 * 20
 
 
-def test_an_interrupted_run_keeps_all_that_it_has_encoded(tmp_path):
+def test_an_interrupted_run_keeps_all_that_it_has_encoded(tmp_path, monkeypatch):
+    monkeypatch.setattr("hn_datasets.store.CALL_TEXTS", 512)
+
     class Interrupted(HashTeacher):
         def encode(self, texts, role):
             if self.calls == 1:
@@ -188,6 +191,44 @@ def test_a_call_of_the_teacher_is_bounded_and_the_longest_texts_come_first(tmp_p
     monkeypatch.setattr("hn_datasets.store.CALL_TEXTS", 100)
     monkeypatch.setattr("hn_datasets.store.CALL_CHARACTERS", 1_000_000)
     assert embed(tmp_path)[1].calls == 3
+
+
+def test_a_teacher_says_how_much_text_it_wants_at_once(tmp_path):
+    class Slow(HashTeacher):
+        call_characters = 100
+
+    slow = Slow()
+    store = EmbeddingStore(tmp_path)
+    store.embed(
+        slow, "passage", pa.array(["a" * 30] * 2 + [letter * 30 for letter in "bcdef"]), digest_texts("aabcdef")
+    )
+    assert slow.calls == 2
+
+
+def test_a_run_that_goes_on_has_the_vectors_of_one_that_was_never_stopped_to_the_last_bit(tmp_path, minilm_path):
+    """Whatever a model makes of a text beside others: the calls are the same ones."""
+
+    class Stopping(DenseTeacher):
+        left = 2
+        call_characters = 1000
+
+        def encode(self, texts, role):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            return super().encode(texts, role)
+
+    texts = [f"text {number} " + "word " * (number % 17) for number in range(80)]
+    corpus, digests = pa.array(texts), digest_texts(texts)
+    with pytest.raises(KeyboardInterrupt):
+        EmbeddingStore(tmp_path / "stopped").embed(Stopping(minilm_path), "passage", corpus, digests)
+    vectors = []
+    for name in ("stopped", "whole"):
+        teacher = Stopping(minilm_path)
+        teacher.left = 100
+        vectors.append(EmbeddingStore(tmp_path / name).embed(teacher, "passage", corpus, digests).vectors(digests))
+    assert 90 <= teacher.left < 99
+    assert (vectors[0] == vectors[1]).all()
 
 
 def test_shards_are_read_by_memory_map(tmp_path):

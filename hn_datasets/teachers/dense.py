@@ -21,6 +21,7 @@ from sentence_transformers import SentenceTransformer
 
 from hn_datasets.errors import ArgumentError, MissingPromptWarning, TeacherError
 from hn_datasets.teachers.base import Floats, Role
+from hn_datasets.teachers.token_batches import Task, encode_by_tokens, longest_of, num_tokens_of
 from hn_datasets.texts import digest_of
 from hn_datasets.threads import is_forked
 
@@ -44,6 +45,15 @@ FAMILIES_WITH_PROMPTS = {
 NO_LENGTH = 10**9
 """Tokenizers and static embeddings without a longest text have lengths above this, or infinity, which JSON lacks."""
 
+BATCH_SIZE = 32
+"""Texts per forward pass of a model whose inputs are no table of tokens."""
+
+CALL_WORK = {"cpu": 1 << 41, "accelerator": 1 << 52}
+"""Characters times weights of a call: about 10 s at 100 GFLOPS and 100 TFLOPS, at 4 characters a token."""
+
+SMALLEST_CALL = 1 << 14
+LARGEST_CALL = {"cpu": 1 << 18, "accelerator": 1 << 21}
+
 _PROBES = ("a", "What is a hard negative?", "한국어 문장", "0.95")
 
 
@@ -58,9 +68,10 @@ class DenseTeacher:
         max_seq_length: texts are cut after so many tokens; the model's own length if None.
         truncate_dim: keep the first so many components, for Matryoshka models.
         precision: of the transformer; pooling and normalising are always float32. ``"auto"``: bfloat16 where the
-            hardware has fast bfloat16 products (CUDA, CPUs with AMX), else float32; a loaded model stays as it is.
+            hardware has fast bfloat16 products (CUDA, CPUs with AMX or AVX512-BF16), else float32; a loaded model
+            stays as it is.
         device: one device, or a list of devices that share the work. A loaded model stays on its device.
-        batch_size: texts per forward pass.
+        batch_size: texts per forward pass; as many as fill a budget of tokens if None.
         revision: branch, tag or commit on the Hub.
         trust_remote_code: run code that comes with the model.
 
@@ -79,7 +90,7 @@ class DenseTeacher:
         truncate_dim: int | None = None,
         precision: Precision = "auto",
         device: str | list[str] | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
@@ -127,7 +138,7 @@ class DenseTeacher:
         teacher._device = None
         teacher._pool = None
         teacher._sums = None
-        teacher.batch_size = 32
+        teacher.batch_size = None
         return teacher
 
     def spec(self) -> dict[str, Any]:
@@ -161,19 +172,10 @@ class DenseTeacher:
         """
         model = self._model
         self._check_weights(model)
-        encode = model.encode_query if role == "anchor" else model.encode_document
         before, length = model.max_seq_length, self._spec["max_seq_length"]
         _set_length(model, before if length is None else length)
         try:
-            vectors = encode(
-                list(texts),
-                prompt=self._prompt(role),
-                batch_size=self.batch_size,
-                show_progress_bar=False,
-                normalize_embeddings=self.similarity == "cosine",
-                truncate_dim=self.dimension,
-                pool=self._open_pool(model),
-            )
+            vectors = self._forward(model, list(texts), role)
         finally:
             _set_length(model, before)
         array = np.ascontiguousarray(vectors, dtype=np.float32)
@@ -181,6 +183,39 @@ class DenseTeacher:
             # A model that its owner has loaded in bfloat16 normalises in bfloat16: lengths are 0.3 % off.
             array /= np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
         return array
+
+    @property
+    def call_characters(self) -> int:
+        """How many characters of text a call of ``encode`` should get: seconds of work, however large the model."""
+        device = "cpu" if self._model.device.type == "cpu" else "accelerator"
+        num_weights = sum(
+            weight.numel()
+            for module in self._model.modules()
+            if not isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag)
+            for weight in module.parameters(recurse=False)
+        )
+        return int(np.clip(CALL_WORK[device] // max(1, num_weights), SMALLEST_CALL, LARGEST_CALL[device]))
+
+    def _forward(self, model: SentenceTransformer, texts: list[str], role: Role) -> Any:
+        """Return vectors, shape ``[len(texts), dimension]``, of unit length unless the similarity is "dot"."""
+        prompt, pool, batch_size = self._prompt(role), self._open_pool(model), self.batch_size
+        task: Task = "query" if role == "anchor" else "document"
+        if batch_size is None and texts:
+            max_tokens, longest = num_tokens_of(model.device), longest_of(model, texts, prompt, task)
+            if longest is not None and pool is None:
+                vectors = encode_by_tokens(model, texts, prompt, task, max_tokens)[:, : self.dimension].float()
+                return torch.nn.functional.normalize(vectors) if self.similarity == "cosine" else vectors
+            batch_size = max(1, max_tokens // longest) if longest is not None else None
+        encode = model.encode_query if role == "anchor" else model.encode_document
+        return encode(
+            texts,
+            prompt=prompt,
+            batch_size=batch_size or BATCH_SIZE,
+            show_progress_bar=False,
+            normalize_embeddings=self.similarity == "cosine",
+            truncate_dim=self.dimension,
+            pool=pool,
+        )
 
     def close(self) -> None:
         """Stop the processes that serve several devices."""
@@ -327,7 +362,8 @@ def _to_float32(_module: torch.nn.Module, _inputs: Any, features: dict[str, Any]
 def _fast_precision(device: torch.device) -> str:
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    return "bfloat16" if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else "float32"
+    fast = device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return "bfloat16" if fast else "float32"
 
 
 def _resolve_length(model: SentenceTransformer, given: int | None) -> int | None:
@@ -400,7 +436,7 @@ def _commit(name: str, revision: str | None) -> str | None:
     return revision
 
 
-def _check(precision: str, batch_size: int, max_seq_length: int | None, truncate_dim: int | None) -> None:
+def _check(precision: str, batch_size: int | None, max_seq_length: int | None, truncate_dim: int | None) -> None:
     if precision not in PRECISIONS:
         raise ArgumentError(f"Expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}.")
     for name, value in (("batch_size", batch_size), ("max_seq_length", max_seq_length), ("truncate_dim", truncate_dim)):
