@@ -126,6 +126,9 @@ def _commit(
         version, commit = decide(repository, head, upload.wanted, draft.record, staged.data)
         if commit is not None:
             return Uploaded(version, commit, None)
+        for addition in additions:
+            # The client leaves a file out that the branch had when it was sent: by now it may be gone, or another one.
+            addition._remote_oid = None
         place = find_place(head, version, draft, upload.compare_with)
         record = write_papers(draft, place, staged, token=repository.token)
         try:
