@@ -492,7 +492,9 @@ def commit_by_hand(hub, repo_id, *operations):
     lines = [{"key": "header", "value": {"summary": "By hand", "description": ""}}]
     for path, text in operations:
         file = {"path": path, "encoding": "base64", "content": base64.b64encode((text or "").encode()).decode()}
-        lines.append({"key": "deletedFile", "value": {"path": path}} if text is None else {"key": "file", "value": file})
+        lines.append(
+            {"key": "deletedFile", "value": {"path": path}} if text is None else {"key": "file", "value": file}
+        )
     request = urllib.request.Request(
         f"{hub.endpoint}/api/datasets/{repo_id}/commit/main",
         "\n".join(map(json.dumps, lines)).encode(),
@@ -511,3 +513,27 @@ def test_a_file_that_is_changed_while_it_is_published_is_not_missing(hub, client
     hub.clear_faults()
     assert "value" in call.result()
     assert "n-tuple/train-00000-of-00001.parquet" in files_of(hub, repo_id, "refs/tags/v1.1.0")
+
+
+def test_files_that_no_release_wrote_are_never_overwritten_or_read(hub, client, repo_id, one):
+    """Such as those that ``push_to_hub`` has written for a configuration of the same name."""
+    hub.create_repository(repo_id)
+    for path in ("n-tuple/train-00000-of-00001.parquet", "n-tuple/train-00001-of-00002.parquet", "assets/scores.png"):
+        commit_by_hand(hub, repo_id, (path, "By hand"))
+        before = hub.state()[repo_id]
+        error = client.start(release, repo_id, one, "1.0.0", {}).result()["error"]
+        assert error[0] == "ReleaseError" and f"has '{path}', which the last release did not write" in error[1]
+        assert hub.state()[repo_id] == before
+        commit_by_hand(hub, repo_id, (path, None), ("n-tuple/notes.txt", "By hand"))
+    client.run(release, repo_id, one, "1.0.0", {})
+    assert "n-tuple/notes.txt" in hub.commits(repo_id)[0]["files"]
+
+
+def test_files_of_the_last_release_that_were_deleted_or_replaced_by_hand(hub, client, repo_id, one):
+    client.run(release, repo_id, one, "1.0.0", {"layouts": ["n-tuple", "triplet", "labeled-pair", "scored"]})
+    gone, replaced, own = (f"{name}/train-00000-of-00001.parquet" for name in ("triplet", "labeled-pair", "scored"))
+    commit_by_hand(hub, repo_id, (gone, None), (replaced, "By hand"))
+    client.run(release, repo_id, one, "1.1.0", {})
+    files = hub.commits(repo_id)[0]["files"]
+    assert gone not in files and own not in files
+    assert replaced in files, "what a human wrote stays"

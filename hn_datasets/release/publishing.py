@@ -19,6 +19,7 @@ from hn_datasets.release.checking import check_mined, check_staged
 from hn_datasets.release.drafting import Draft, Place, check_draft, write_papers
 from hn_datasets.release.folders import check_folder, replaced_folder, staging_folder
 from hn_datasets.release.history import Comparing, decide, find_place
+from hn_datasets.release.ownership import check_room
 from hn_datasets.release.repository import Repository, check_repo_id, open_repository, read_head
 from hn_datasets.release.staging import Staged, check_layouts, stage_files
 from hn_datasets.release.uploading import Upload, check_card_on_hub, upload_release
@@ -180,6 +181,8 @@ def _publish_to_hub(
     with staging_folder(repository.repo_id, keep=dry_run) as folder:
         staged = stage_files(mined, draft.record, folder, layouts=draft.layouts, shard_bytes=shard_bytes)
         version, commit = decide(repository, head, upload.wanted, draft.record, staged.data)
+        if commit is None:
+            check_room(repository, head, staged.patterns)
         if commit is None or dry_run:
             _check_papers(draft, find_place(head, version, draft, upload.compare_with), staged, repository)
         sizes = _sizes(folder)
