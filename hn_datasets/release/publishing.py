@@ -156,7 +156,7 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
         if repo_id is not None and "/" not in repo_id:  # whose it will be is not known, so nothing can link to it
             metadata = replace(metadata, pretty_name=metadata.pretty_name or repo_id)
             draft = replace(draft, metadata=metadata, repo_id=None)
-        return _publish_to_folder(mined, draft, wanted, Path(to_folder or ""), shard_bytes)
+        return _publish_to_folder(mined, draft, wanted, Path(to_folder or ""), shard_bytes, overwrite=overwrite)
     repository = open_repository(
         repo_id, token=token, branch=revision, private=private, create_pr=create_pr, retry_seconds=retry_seconds
     )
@@ -207,12 +207,14 @@ def _publish_to_folder(
     wanted: Version | Bump,
     to_folder: Path,
     shard_bytes: int | None,
+    *,
+    overwrite: bool,
 ) -> Release:
     """Stage beside the folder, and put the result in its place."""
     version = wanted if isinstance(wanted, Version) else Version().bump(wanted)
     place = Place(version=version, parent=draft.parent)
     check_draft(draft, place, _split_names(mined))
-    with replaced_folder(to_folder) as folder:
+    with replaced_folder(to_folder, overwrite=overwrite) as folder:
         staged = stage_files(mined, draft.record, folder, layouts=draft.layouts, shard_bytes=shard_bytes)
         check_staged(staged, write_papers(draft, place, staged))
         sizes = _sizes(folder)
