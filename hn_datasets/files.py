@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -69,21 +68,26 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def replaced_folder(target: Path) -> Iterator[Path]:
+def replaced_folder(target: Path, check: Callable[[Path], None]) -> Iterator[Path]:
     """Yield an empty folder beside ``target`` that takes its place when the block ends without an error.
+
+    Args:
+        target: the folder, which need not exist; of a link it is the folder behind it that is replaced.
+        check: raises an error where ``target`` may not be replaced; asked again at the end, for that may have changed.
 
     Raises:
         StoreError: the folder cannot be written.
     """
-    target = target.absolute()
+    target = target.resolve()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as parent:
             folder = Path(parent) / "new"
             folder.mkdir()
             yield folder
+            check(target)
             if target.exists():
-                shutil.rmtree(target)
+                target.replace(Path(parent) / "replaced")
             folder.replace(target)
     except StoreError:
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
@@ -101,7 +102,7 @@ def write_mined(
         StoreError: the folder cannot be written.
     """
     check_output(directory, overwrite=overwrite)
-    with replaced_folder(directory) as folder:
+    with replaced_folder(directory, partial(check_output, overwrite=overwrite)) as folder:
         (folder / "data").mkdir()
         splits = mined if isinstance(mined, DatasetDict) else {str(mined.split or "train"): mined}
         for name, split in splits.items():

@@ -31,7 +31,7 @@ ORDER = [
     "release.card_data", "release.card_usage", "release.card_choices", "release.card_scores", "release.card_sections",
     "release.card", "release.plots",
     "release.versions", "release.staging", "release.checking", "release.drafting", "release.retrying",
-    "release.repository", "release.history", "release.folders", "release.uploading", "release.publishing", "release",
+    "release.repository", "release.ownership", "release.history", "release.folders", "release.uploading", "release.publishing", "release",
     "ray_engine", "demo",
     "commands.errors", "commands.sections", "commands.demo", "commands.mine", "commands.cache", "commands.publish",
     "commands.audit", "commands.compare", "commands.reproduce", "commands", "cli",

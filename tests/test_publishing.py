@@ -8,6 +8,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import pytest
 import yaml
 from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset
@@ -16,6 +17,7 @@ from jsonschema import Draft202012Validator
 from hn_datasets import BM25Teacher, CardMetadata, HardNegativeMiner, TopK, audit, format_dataset, publish
 from hn_datasets.errors import ArgumentError, ColumnError, ReleaseError, ShortRowsWarning
 from hn_datasets.record import MiningRecord
+from hn_datasets.sources import write_mined
 from tests.mined import PAIRS, mine
 
 pytestmark = pytest.mark.filterwarnings("ignore::hn_datasets.errors.WeakTeacherWarning")
@@ -203,6 +205,53 @@ def test_folders_with_something_else_are_never_replaced(made, tmp_path):
     release(made, tmp_path / "new")
     with pytest.raises(ArgumentError, match="holds a release already"):
         release(made, tmp_path / "new")
+
+
+def test_overwrite_replaces_a_release_and_nothing_else(made, tmp_path):
+    release(made, tmp_path / "out")
+    release(made, tmp_path / "out", layouts=("triplet",), overwrite=True)
+    (tmp_path / "out" / "triplet" / "thesis.txt").write_text("keep me")
+    with pytest.raises(ArgumentError, match=r"holds .triplet/thesis\.txt., which is not of it"):
+        release(made, tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "triplet" / "thesis.txt").read_text() == "keep me"
+    write_mined(*made, tmp_path / "mined")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ArgumentError, match="holds something else"):
+        release(made, tmp_path / "mined", overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_written_to_the_folder_meanwhile_is_kept(made, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def write_meanwhile(*args, **kwargs):
+        out.mkdir()
+        (out / "thesis.txt").write_text("keep me")
+        return before(*args, **kwargs)
+
+    before = datasets.load_dataset
+    monkeypatch.setattr("hn_datasets.release.checking.load_dataset", write_meanwhile)
+    with pytest.raises(ArgumentError, match="holds something else"):
+        release(made, out)
+    assert (out / "thesis.txt").read_text() == "keep me"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("name", [".", "..", "", "../here"])
+def test_the_working_directory_is_never_replaced(made, tmp_path, monkeypatch, name):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ArgumentError, match="is the working directory or above it"):
+        release(made, name)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "here"]
+
+
+def test_a_link_to_a_folder_stays_one(made, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    for overwrite in (False, True):
+        release(made, tmp_path / "out", overwrite=overwrite)
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "disk" / "mining.json").is_file()
 
 
 FULL_DISK = """

@@ -1,5 +1,6 @@
 """Releases on a Hub: the real clients against the loopback one, with what goes wrong on the way."""
 
+import base64
 import json
 import threading
 import urllib.error
@@ -484,3 +485,55 @@ def test_two_publishers_at_once_both_succeed_or_one_is_told(hub, client, repo_id
     assert sorted(ref.split("/")[-1] for ref in refs if "tags" in ref) == sorted(["v1.0.0", *(f"v{v}" for v in done)])
     for version in done:
         assert hub.commits(repo_id, f"refs/tags/v{version}")[0]["title"] == f"Release {version}"
+
+
+def commit_by_hand(hub, repo_id, *operations):
+    """Commit files (path and text) and deletions (path and None) as a human does on the Hub's pages."""
+    lines = [{"key": "header", "value": {"summary": "By hand", "description": ""}}]
+    for path, text in operations:
+        file = {"path": path, "encoding": "base64", "content": base64.b64encode((text or "").encode()).decode()}
+        lines.append(
+            {"key": "deletedFile", "value": {"path": path}} if text is None else {"key": "file", "value": file}
+        )
+    request = urllib.request.Request(
+        f"{hub.endpoint}/api/datasets/{repo_id}/commit/main",
+        "\n".join(map(json.dumps, lines)).encode(),
+        {"Authorization": f"Bearer {OWNER}"},
+    )
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request).close()
+
+
+def test_a_file_that_is_changed_while_it_is_published_is_not_missing(hub, client, repo_id, one):
+    client.run(release, repo_id, one, "1.0.0", {})
+    hub.add_fault(route="/commit/", delay=600)
+    call = client.start(release, repo_id, one, "1.1.0", {"layouts": ["n-tuple", "triplet"]})
+    while hub.faults():  # until its commit is there
+        assert not call.has_answered()
+    commit_by_hand(hub, repo_id, ("n-tuple/train-00000-of-00001.parquet", None))
+    hub.clear_faults()
+    assert "value" in call.result()
+    assert "n-tuple/train-00000-of-00001.parquet" in files_of(hub, repo_id, "refs/tags/v1.1.0")
+
+
+def test_files_that_no_release_wrote_are_never_overwritten_or_read(hub, client, repo_id, one):
+    """Such as those that ``push_to_hub`` has written for a configuration of the same name."""
+    hub.create_repository(repo_id)
+    for path in ("n-tuple/train-00000-of-00001.parquet", "n-tuple/train-00001-of-00002.parquet", "assets/scores.png"):
+        commit_by_hand(hub, repo_id, (path, "By hand"))
+        before = hub.state()[repo_id]
+        error = client.start(release, repo_id, one, "1.0.0", {}).result()["error"]
+        assert error[0] == "ReleaseError" and f"has '{path}', which the last release did not write" in error[1]
+        assert hub.state()[repo_id] == before
+        commit_by_hand(hub, repo_id, (path, None), ("n-tuple/notes.txt", "By hand"))
+    client.run(release, repo_id, one, "1.0.0", {})
+    assert "n-tuple/notes.txt" in hub.commits(repo_id)[0]["files"]
+
+
+def test_files_of_the_last_release_that_were_deleted_or_replaced_by_hand(hub, client, repo_id, one):
+    client.run(release, repo_id, one, "1.0.0", {"layouts": ["n-tuple", "triplet", "labeled-pair", "scored"]})
+    gone, replaced, own = (f"{name}/train-00000-of-00001.parquet" for name in ("triplet", "labeled-pair", "scored"))
+    commit_by_hand(hub, repo_id, (gone, None), (replaced, "By hand"))
+    client.run(release, repo_id, one, "1.1.0", {})
+    files = hub.commits(repo_id)[0]["files"]
+    assert gone not in files and own not in files
+    assert replaced in files, "what a human wrote stays"

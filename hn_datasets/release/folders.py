@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from filelock import FileLock, Timeout
 from hn_datasets.errors import ArgumentError, ReleaseError
 from hn_datasets.files import cache_directory
 from hn_datasets.record import RECORD_FILE
+from hn_datasets.release.card import CARD_FILE
 
 
 @contextlib.contextmanager
@@ -49,13 +51,38 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Check that a release may be written to a folder.
 
     Raises:
-        ArgumentError: it holds something else, or a release and ``overwrite`` is off.
+        ArgumentError: it holds something that no release has written, or a release and ``overwrite`` is off; or it is
+            the working directory or one above it, which would be gone.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists():
         return
-    if not (folder / RECORD_FILE).exists():
+    if folder.is_dir() and Path.cwd().resolve().is_relative_to(folder.resolve()):
+        raise ArgumentError(
+            f"Expected a folder that can be replaced, {str(folder)!r} is the working directory or above it; name "
+            "another."
+        )
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    files = _read_files(folder)
+    if files is None:
         raise ArgumentError(
             f"Expected a new folder or one with a release, {folder} holds something else; name another."
         )
     if not overwrite:
         raise ArgumentError(f"{folder} holds a release already; name another folder, or pass overwrite.")
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if name not in files and (path.is_symlink() or not path.is_dir()):
+            raise ArgumentError(
+                f"Expected a folder with nothing but a release, {folder} holds {name!r}, which is not of it; move that "
+                "away, or name another folder."
+            )
+
+
+def _read_files(folder: Path) -> set[str] | None:
+    """Return the files of the release in a folder; None where it holds none, but for instance what ``mine`` wrote."""
+    try:
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        return {CARD_FILE, RECORD_FILE, *record["release"]["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hn_datasets.release.checking import check_mined, check_staged
 from hn_datasets.release.drafting import Draft, Place, check_draft, write_papers
 from hn_datasets.release.folders import check_folder, staging_folder
 from hn_datasets.release.history import Comparing, decide, find_place
+from hn_datasets.release.ownership import check_room
 from hn_datasets.release.repository import Repository, check_repo_id, open_repository, read_head
 from hn_datasets.release.staging import Staged, check_layouts, stage_files
 from hn_datasets.release.uploading import Upload, check_card_on_hub, upload_release
@@ -156,7 +158,7 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
         if repo_id is not None and "/" not in repo_id:  # whose it will be is not known, so nothing can link to it
             metadata = replace(metadata, pretty_name=metadata.pretty_name or repo_id)
             draft = replace(draft, metadata=metadata, repo_id=None)
-        return _publish_to_folder(mined, draft, wanted, Path(to_folder or ""), shard_bytes)
+        return _publish_to_folder(mined, draft, wanted, Path(to_folder or ""), shard_bytes, overwrite=overwrite)
     repository = open_repository(
         repo_id, token=token, branch=revision, private=private, create_pr=create_pr, retry_seconds=retry_seconds
     )
@@ -181,6 +183,8 @@ def _publish_to_hub(
     with staging_folder(repository.repo_id, keep=dry_run) as folder:
         staged = stage_files(mined, draft.record, folder, layouts=draft.layouts, shard_bytes=shard_bytes)
         version, commit = decide(repository, head, upload.wanted, draft.record, staged.data)
+        if commit is None:
+            check_room(repository, head, staged.patterns)
         if commit is None or dry_run:
             _check_papers(draft, find_place(head, version, draft, upload.compare_with), staged, repository)
         sizes = _sizes(folder)
@@ -205,12 +209,14 @@ def _publish_to_folder(
     wanted: Version | Bump,
     to_folder: Path,
     shard_bytes: int | None,
+    *,
+    overwrite: bool,
 ) -> Release:
     """Stage beside the folder, and put the result in its place."""
     version = wanted if isinstance(wanted, Version) else Version().bump(wanted)
     place = Place(version=version, parent=draft.parent)
     check_draft(draft, place, _split_names(mined))
-    with replaced_folder(to_folder) as folder:
+    with replaced_folder(to_folder, partial(check_folder, overwrite=overwrite)) as folder:
         staged = stage_files(mined, draft.record, folder, layouts=draft.layouts, shard_bytes=shard_bytes)
         check_staged(staged, write_papers(draft, place, staged))
         sizes = _sizes(folder)

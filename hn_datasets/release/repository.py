@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
+from huggingface_hub.hf_api import RepoFile, RepoFolder
 from huggingface_hub.utils import validate_repo_id
 
 from hn_datasets.errors import ArgumentError, ReleaseError
@@ -25,6 +26,8 @@ from hn_datasets.release.versions import Version
 
 Result = TypeVar("Result")
 DATASET = "dataset"
+PATHS = 500
+"""How many files one request asks for."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,34 @@ class Repository:
         found = self._download(RECORD_FILE, commit)
         return MiningRecord.read(found.parent) if found is not None else None
 
+    def list_files(self, folders: Iterable[str], commit: str) -> list[RepoFile]:
+        """Return the files that lie in folders, but not those in folders below them."""
+        return [item for folder in sorted(folders) for item in self._list(folder, commit) if isinstance(item, RepoFile)]
+
+    def describe_files(self, paths: list[str], commit: str, *, expand: bool = False) -> list[RepoFile]:
+        """Return what the Hub knows of files; of those that are not there, nothing.
+
+        Args:
+            paths: of the files.
+            commit: where they are looked for.
+            expand: ask for the last commit of each, too.
+        """
+        found: list[RepoFile] = []
+        for start in range(0, len(paths), PATHS):
+            some = paths[start : start + PATHS]
+            items = self.call(self.api.get_paths_info, paths=some, revision=commit, expand=expand)
+            found += [item for item in items if isinstance(item, RepoFile)]
+        return found
+
+    def _list(self, folder: str, commit: str) -> list[RepoFile | RepoFolder]:
+        def ask(**where: Any) -> list[RepoFile | RepoFolder]:
+            return list(self.api.list_repo_tree(path_in_repo=folder, revision=commit, **where))
+
+        try:
+            return self.call(ask)
+        except EntryNotFoundError:
+            return []
+
     def _download(self, path: str, commit: str) -> Path | None:
         try:
             return Path(self.call(hf_hub_download, filename=path, revision=commit, token=self.token))
@@ -90,6 +121,11 @@ class Head:
     tags: dict[Version, str] = field(default_factory=dict)
     card: str | None = None
     record: MiningRecord | None = None
+
+    @property
+    def files(self) -> dict[str, dict[str, str | int]]:
+        """The data and pictures of the last release, with size and SHA-256; those of no other are among them."""
+        return dict(self.record.release.get("files", {})) if self.record is not None else {}
 
     @property
     def untagged(self) -> Version | None:

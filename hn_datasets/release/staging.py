@@ -43,6 +43,11 @@ class Staged:
     pictures: tuple[str, ...]
 
     @property
+    def patterns(self) -> list[str]:
+        """Patterns of the files: of the data as the card has them, and of the pictures."""
+        return [*(pattern for config in self.configs for pattern in config.data_files.values()), *self.pictures]
+
+    @property
     def data(self) -> FileEntries:
         """The files that hold rows."""
         return {path: entry for path, entry in self.files.items() if path not in self.pictures}

@@ -17,6 +17,7 @@ from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.release.card import CARD_FILE
 from hn_datasets.release.drafting import Draft, write_papers
 from hn_datasets.release.history import CompareWith, decide, find_place
+from hn_datasets.release.ownership import check_room, find_outdated
 from hn_datasets.release.repository import DATASET, Head, Repository, read_head
 from hn_datasets.release.retrying import Patience, is_conflict, is_passing, one_line, retry, status_of
 from hn_datasets.release.staging import Staged
@@ -126,12 +127,16 @@ def _commit(
         version, commit = decide(repository, head, upload.wanted, draft.record, staged.data)
         if commit is not None:
             return Uploaded(version, commit, None)
+        check_room(repository, head, staged.patterns)
+        for addition in additions:
+            # The client leaves a file out that the branch had when it was sent: by now it may be gone, or another one.
+            addition._remote_oid = None
         place = find_place(head, version, draft, upload.compare_with)
         record = write_papers(draft, place, staged, token=repository.token)
         try:
             info = repository.api.create_commit(
                 repository.repo_id,
-                [*additions, *_paper_operations(staged, head, record)],
+                [*additions, *_paper_operations(repository, staged, head, record)],
                 repo_type=DATASET,
                 revision=repository.branch,
                 parent_commit=head.commit,
@@ -148,11 +153,10 @@ def _commit(
 
 
 def _paper_operations(
-    staged: Staged, head: Head, record: MiningRecord
+    repository: Repository, staged: Staged, head: Head, record: MiningRecord
 ) -> list[CommitOperationAdd | CommitOperationDelete]:
     """Return the operations for card and record, and for files of the last release that this one does not have."""
-    before = head.record.release.get("files", {}) if head.record is not None else {}
-    gone = [path for path in before if path not in record.release["files"]]
+    gone = find_outdated(repository, head, record.release["files"])
     papers = [CommitOperationAdd(name, (staged.folder / name).read_bytes()) for name in (CARD_FILE, RECORD_FILE)]
     return [*papers, *(CommitOperationDelete(path, is_folder=False) for path in gone)]
 
