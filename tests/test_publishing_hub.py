@@ -260,6 +260,9 @@ def test_configurations_of_another_kind_are_not_made_unreadable(hub, client, rep
     [
         ("owner/new", {"HF_TOKEN": ""}, "Expected a token of the Hub with the right to write, got none"),
         ("owner/new", {"HF_TOKEN": "hf_wrong"}, "Expected a valid token of the Hub, which refused this one"),
+        ("owner/new", {"token": f"{OWNER}\n{OWNER}"}, "got a text with characters that none has"),
+        ("owner/new", {"token": "hf_\u00e9"}, "got a text with characters that none has"),
+        ("owner/new", {"revision": "next"}, "Expected the branch main, for owner/new is not there yet, got 'next'"),
         ("owner/new", {"token": READER}, "got one of owner that can only read"),
         ("other/new", {}, "Expected a repository of owner, team, whose token this is, got 'other/new'"),
         ("owner/private", {"token": OTHER}, "Expected a repository of other, whose token this is"),
@@ -289,7 +292,7 @@ def test_a_card_that_the_hub_refuses_goes_nowhere(hub, client, repo_id, one):
 def test_no_text_holds_the_token(hub, client, repo_id, one):
     error = client.start(release, repo_id, one, "1.0.0", {"notes": f"by {OWNER}"}).result()["error"]
     assert error[0] == "ReleaseError" and "your token" in error[1] and OWNER not in error[1]
-    client.run(release, repo_id, one, "1.0.0", {"token": OWNER})
+    client.run(release, repo_id, one, "1.0.0", {"token": f"{OWNER}\n"})
     assert not [text for text in client.run(read_back, repo_id, "v1.0.0") if OWNER in text]
     hub.add_fault(route="/commit/", status=403, message="closed")
     result = client.start(release, repo_id, one, "2.0.0", {"token": OWNER, "layouts": ["triplet"]}).result()

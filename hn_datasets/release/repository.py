@@ -154,6 +154,11 @@ def read_head(repository: Repository) -> Head:
     try:
         refs = repository.call(repository.api.list_repo_refs)
     except RepositoryNotFoundError:
+        if repository.branch != constants.DEFAULT_REVISION:
+            raise ReleaseError(
+                f"Expected the branch {constants.DEFAULT_REVISION}, for {repository.repo_id} is not there yet, got "
+                f"{repository.branch!r}; leave the branch out, or make the repository first."
+            ) from None
         return Head()
     branches = {ref.name: ref.target_commit for ref in refs.branches}
     if repository.branch not in branches:
@@ -202,11 +207,13 @@ def open_repository(
         ReleaseError: there is no token, the Hub refuses it, or it has no right to write there.
     """
     check_repo_id(repo_id)
-    token = token or get_token()
+    token = (token or get_token() or "").strip()
     if not token:
         raise ReleaseError(
             "Expected a token of the Hub with the right to write, got none; run `hf auth login`, or set HF_TOKEN."
         )
+    if not (token.isascii() and token.isprintable() and " " not in token):  # the client would show it in its error
+        raise ReleaseError("Expected a token of the Hub, got a text with characters that none has; copy it again.")
     user = _ask_who(token, retry_seconds)
     own = [user["name"], *(entry["name"] for entry in user.get("orgs", ()))]
     repo_id = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
