@@ -90,10 +90,9 @@ def client(hub, tmp_path_factory):
 @pytest.fixture(scope="module")
 def xet_client(hub, tmp_path_factory):
     folder = tmp_path_factory.mktemp("xet-client")
-    with WarmClient(
-        hub.environment(folder / "home", xet=True), folder / "answers", PRELOAD, release, walk_the_path, read_back
-    ) as warm:
-        yield warm
+    environment = {**hub.environment(folder / "home", xet=True), "HN_DATASETS_CACHE": str(folder / "cache")}
+    with WarmClient(environment, folder / "answers", PRELOAD, release, walk_the_path, read_back) as warm:
+        yield warm  # with a cache of its own, as on another machine
 
 
 @pytest.fixture
@@ -462,19 +461,23 @@ def test_a_kill_at_any_request_is_made_good_by_a_second_run(hub, repo_id, one, o
 
 
 @pytest.mark.parametrize("versions", [("minor", "minor"), ("1.1.0", "1.2.0"), ("1.1.0", "1.1.0")])
-def test_two_publishers_at_once_both_succeed_or_one_is_told(hub, client, repo_id, one, other, versions, tmp_path):
+def test_two_publishers_at_once_both_succeed_or_one_is_told(hub, client, xet_client, repo_id, one, other, versions):
+    """Both commits are held until the other one is there, too: one of them comes too late, whichever it is."""
     client.run(release, repo_id, one, "1.0.0", {})
-    folder = tmp_path / "second"
-    with WarmClient(hub.environment(folder / "home"), folder / "answers", PRELOAD, release) as second:
-        reader = Reader(hub, repo_id)
-        reader.start()
-        calls = [
-            client.start(release, repo_id, one, versions[0], {"layouts": ["triplet"]}),
-            second.start(release, repo_id, other, versions[1], {}),
-        ]
-        results = [call.result() for call in calls]
-        reader.ended.set()
-        reader.join()
+    reader = Reader(hub, repo_id)
+    reader.start()
+    hub.add_fault(route="/commit/", delay=600, times=2)
+    calls = [
+        client.start(release, repo_id, one, versions[0], {"layouts": ["triplet"]}),
+        xet_client.start(release, repo_id, other, versions[1], {}),
+    ]
+    while hub.faults():
+        assert not any(call.has_answered() for call in calls)
+    hub.clear_faults()
+    results = [call.result() for call in calls]
+    reader.ended.set()
+    reader.join()
+    assert 412 in [entry["status"] for entry in hub.log("POST", f"{repo_id}/commit/")]
     assert not reader.halves and reader.seen
     done = sorted(result["value"]["version"] for result in results if "value" in result)
     errors = [result["error"] for result in results if "error" in result]
@@ -540,3 +543,42 @@ def test_files_of_the_last_release_that_were_deleted_or_replaced_by_hand(hub, cl
     files = hub.commits(repo_id)[0]["files"]
     assert gone not in files and own not in files
     assert replaced in files, "what a human wrote stays"
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "minor"])
+def test_the_tag_goes_to_the_commit_of_the_release_and_not_to_a_later_one(hub, client, repo_id, one, version):
+    hub.add_fault(route="/tag/", status=403, message="Tags are closed today")
+    client.start(release, repo_id, one, version, {}).result()
+    commit_by_hand(hub, repo_id, ("n-tuple/train-00000-of-00001.parquet", None), ("README.md", "By hand"))
+    done = client.run(release, repo_id, one, version, {})
+    commits = hub.commits(repo_id)
+    assert [commit["title"] for commit in commits] == ["By hand", f"Release {done['version']}", "initial commit"]
+    assert hub.commits(repo_id, f"refs/tags/v{done['version']}") == commits[1:] and done["commit"] == commits[1]["id"]
+
+
+def test_a_release_without_its_tag_gets_it_from_the_next_one(hub, client, repo_id, one, other):
+    hub.add_fault(route="/tag/", status=403, message="Tags are closed today")
+    client.start(release, repo_id, one, "1.0.0", {}).result()
+    client.run(release, repo_id, other, "1.1.0", {})
+    assert [hub.commits(repo_id, f"refs/tags/v{version}")[0]["title"] for version in ("1.0.0", "1.1.0")] == [
+        "Release 1.0.0", "Release 1.1.0",
+    ]  # fmt: skip
+    assert client.run(release, repo_id, one, "1.0.0", {})["commit"] == hub.commits(repo_id)[1]["id"]
+
+
+def test_a_lost_reply_with_another_release_on_top_publishes_nothing_twice(hub, client, xet_client, repo_id, one, other):
+    client.run(release, repo_id, one, "1.0.0", {})
+    hub.add_fault(route="/commit/", drop_reply=True)
+    hub.add_fault(route="/refs", skip=2, delay=600)
+    call = client.start(release, repo_id, other, "minor", {})
+    while hub.faults():  # until it looks at what became of its commit
+        assert not call.has_answered()
+    assert xet_client.run(release, repo_id, one, "minor", {"layouts": ["triplet"]})["version"] == "1.2.0"
+    hub.clear_faults()
+    assert call.result()["value"]["version"] == "1.1.0"
+    assert [commit["title"] for commit in hub.commits(repo_id)] == [
+        "Release 1.2.0", "Release 1.1.0", "Release 1.0.0", "initial commit",
+    ]  # fmt: skip
+    assert sorted(ref for ref in hub.state()[repo_id]["refs"] if "tags" in ref) == [
+        "refs/tags/v1.0.0", "refs/tags/v1.1.0", "refs/tags/v1.2.0",
+    ]  # fmt: skip

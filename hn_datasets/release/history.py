@@ -47,24 +47,40 @@ def decide(
     """
     last = head.last
     candidate = wanted if isinstance(wanted, Version) else last
-    commit = head.commit_of(candidate) if candidate is not None else None
-    if candidate is not None and commit is not None:
-        there = repository.read_record(commit)
-        if there is not None and _is_same(there, record, files):
-            return Verdict(candidate, commit)
+    if candidate is not None:
+        same = find_same(repository, head, candidate, record, files)
+        if same is not None:
+            return Verdict(candidate, same)
     if not isinstance(wanted, Version):
         return Verdict((last or Version()).bump(wanted), None)
     if last is None or wanted > last:
         return Verdict(wanted, None)
     state = (
         "is there with other data or layouts, and a version never changes"
-        if commit
+        if head.commit_of(wanted)
         else f"is below the last one, {last}"
     )
     raise ReleaseError(
         f"Expected a version above {last} for {repository.repo_id}, got {wanted}, which {state}; publish "
         f"{last.bump('patch')} instead."
     )
+
+
+def find_same(
+    repository: Repository, head: Head, version: Version, record: MiningRecord, files: FileEntries | None
+) -> str | None:
+    """Return the commit of a version if it is this release; None where it is another one or not there.
+
+    Args:
+        repository: that the release goes to.
+        head: what is at the end of the branch.
+        version: to look at.
+        record: of the release.
+        files: of its data; None before they are staged.
+    """
+    commit = head.commit_of(version)
+    there = repository.read_record(commit) if commit is not None else None
+    return commit if there is not None and _is_same(there, record, files) else None
 
 
 def find_place(head: Head, version: Version, draft: Draft, compare_with: CompareWith) -> Place:

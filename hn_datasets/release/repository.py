@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,12 +115,14 @@ class Head:
         tags: commit of each version that has a tag.
         card: text of ``README.md``; None where there is none.
         record: of ``mining.json``; None where there is none.
+        released: the commit that wrote ``mining.json``; somebody may have changed other files since.
     """
 
     commit: str | None = None
     tags: dict[Version, str] = field(default_factory=dict)
     card: str | None = None
     record: MiningRecord | None = None
+    released: str | None = None
 
     @property
     def files(self) -> dict[str, dict[str, str | int]]:
@@ -141,7 +143,7 @@ class Head:
 
     def commit_of(self, version: Version) -> str | None:
         """Return the commit of a version; None where there is no such version."""
-        return self.tags.get(version) or (self.commit if version == self.untagged else None)
+        return self.tags.get(version) or (self.released if version == self.untagged else None)
 
 
 def read_head(repository: Repository) -> Head:
@@ -168,7 +170,16 @@ def read_head(repository: Repository) -> Head:
         )
     commit = branches[repository.branch]
     tags = {version: ref.target_commit for ref in refs.tags if (version := _version_of(ref.name)) is not None}
-    return Head(commit, tags, repository.read_text(CARD_FILE, commit), repository.read_record(commit))
+    head = Head(commit, tags, repository.read_text(CARD_FILE, commit), repository.read_record(commit))
+    return head if head.untagged is None else replace(head, released=_find_writer(repository, commit))
+
+
+def _find_writer(repository: Repository, commit: str) -> str:
+    """Return the last commit, up to one, that has written ``mining.json``: the one of the release."""
+    for file in repository.describe_files([RECORD_FILE], commit, expand=True):
+        if file.last_commit is not None:
+            return file.last_commit.oid
+    return commit
 
 
 def _version_of(tag: str) -> Version | None:
