@@ -340,6 +340,7 @@ FAULTS = {
     "500 to the card": [{"route": "validate-yaml", "status": 502, "times": 2}],
     "500 to the list of large files": [{"route": "info/lfs", "status": 500, "times": 1}],
     "a large file cut": [{"route": "/_storage/", "method": "PUT", "drop_request_after": 1000, "times": 1}],
+    "500 to what the release before has": [{"route": "/revision/", "status": 500, "times": 1}],
     "500 to what is there": [{"route": "resolve", "status": 500, "times": 3}],
 }
 
@@ -582,3 +583,32 @@ def test_a_lost_reply_with_another_release_on_top_publishes_nothing_twice(hub, c
     assert sorted(ref for ref in hub.state()[repo_id]["refs"] if "tags" in ref) == [
         "refs/tags/v1.0.0", "refs/tags/v1.1.0", "refs/tags/v1.2.0",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"route": "/refs", "status": 403, "message": "Closed today"}, "Closed today"),
+        ({"route": "validate-yaml", "skip": 2, "status": 400, "message": "No"}, "a card that the Hub takes"),
+    ],
+)
+def test_what_the_hub_refuses_on_the_way_is_one_line(hub, client, repo_id, one, fault, message):
+    hub.create_repository(repo_id)
+    hub.add_fault(**fault)
+    error = client.start(release, repo_id, one, "1.0.0", {}).result()["error"]
+    assert error[0] == "ReleaseError" and message in error[1] and "\n" not in error[1]
+    assert len(hub.commits(repo_id)) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"schema_version": 99}', '{"schema_version": 1, "recipe": 1}', "release", "versions"]
+)
+def test_a_record_on_the_hub_that_cannot_be_read_is_named(hub, client, repo_id, one, text):
+    hub.create_repository(repo_id)
+    if text in ("release", "versions"):
+        record = json.loads((Path(one) / "mining.json").read_text(encoding="utf-8"))
+        record["release"] = {"release": {"files": {"a": 1}}, "versions": {"versions": [{"version": "1.0.0"}]}}[text]
+        text = json.dumps(record)
+    commit_by_hand(hub, repo_id, ("mining.json", text))
+    error = client.start(release, repo_id, one, "1.0.0", {}).result()["error"]
+    assert error[0] == "ReleaseError" and f"in mining.json of {repo_id}" in error[1] and "\n" not in error[1]

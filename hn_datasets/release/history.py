@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from datasets import Dataset, DatasetDict
+from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import HfHubHTTPError
 
 from hn_datasets.errors import HNDatasetsError, ReleaseError
 from hn_datasets.inspection.comparison import compare
 from hn_datasets.record import MiningRecord
 from hn_datasets.release.drafting import Draft, Place
 from hn_datasets.release.repository import Head, Repository
+from hn_datasets.release.retrying import retry
 from hn_datasets.release.staging import FileEntries
 from hn_datasets.release.versions import Bump, Version
 
@@ -127,10 +130,12 @@ class Comparing:
         return self._known[commit]
 
     def _compare(self, commit: str) -> float | None:
-        if self._repository.read_record(commit) is None:  # a tag that no release of ours has set
-            return None
+        repository = self._repository
         try:
-            result = compare(f"{self._repository.repo_id}@{commit}", self._mined, token=self._repository.token)
-        except HNDatasetsError:  # its files are gone or are no mined data: then the share is not known
+            if repository.read_record(commit) is None:  # a tag that no release of ours has set
+                return None
+            source = f"{repository.repo_id}@{commit}"
+            result = retry(repository.retry_seconds, compare, source, self._mined, token=repository.token)
+        except (HNDatasetsError, HfHubHTTPError, DatasetsError):  # its files are gone or are no mined data
             return None
         return result.negatives_in_common / result.new_negatives if result.new_negatives else None

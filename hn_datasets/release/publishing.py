@@ -21,6 +21,7 @@ from hn_datasets.release.folders import check_folder, replaced_folder, staging_f
 from hn_datasets.release.history import Comparing, decide, find_place
 from hn_datasets.release.ownership import check_room
 from hn_datasets.release.repository import Repository, check_repo_id, open_repository, read_head
+from hn_datasets.release.retrying import explain_refusals
 from hn_datasets.release.staging import Staged, check_layouts, stage_files
 from hn_datasets.release.uploading import Upload, check_card_on_hub, upload_release
 from hn_datasets.release.versions import Bump, Version, parse_version
@@ -157,12 +158,13 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
             metadata = replace(metadata, pretty_name=metadata.pretty_name or repo_id)
             draft = replace(draft, metadata=metadata, repo_id=None)
         return _publish_to_folder(mined, draft, wanted, Path(to_folder or ""), shard_bytes, overwrite=overwrite)
-    repository = open_repository(
-        repo_id, token=token, branch=revision, private=private, create_pr=create_pr, retry_seconds=retry_seconds
-    )
-    upload = Upload(wanted, Comparing(mined, repository), private, create_pr, commit_message)
-    draft = replace(draft, repo_id=repository.repo_id)  # with its namespace
-    return _publish_to_hub(mined, draft, repository, upload, shard_bytes, dry_run=dry_run)
+    with explain_refusals():
+        repository = open_repository(
+            repo_id, token=token, branch=revision, private=private, create_pr=create_pr, retry_seconds=retry_seconds
+        )
+        upload = Upload(wanted, Comparing(mined, repository), private, create_pr, commit_message)
+        draft = replace(draft, repo_id=repository.repo_id)  # with its namespace
+        return _publish_to_hub(mined, draft, repository, upload, shard_bytes, dry_run=dry_run)
 
 
 def _publish_to_hub(

@@ -18,9 +18,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 from huggingface_hub.utils import validate_repo_id
 
-from hn_datasets.errors import ArgumentError, ReleaseError
+from hn_datasets.errors import ArgumentError, HNDatasetsError, ReleaseError
 from hn_datasets.record import RECORD_FILE, MiningRecord
-from hn_datasets.release.card import CARD_FILE
+from hn_datasets.release.card import CARD_FILE, VersionRow
 from hn_datasets.release.retrying import one_line, retry, status_of
 from hn_datasets.release.versions import Version
 
@@ -64,10 +64,16 @@ class Repository:
         """Return what ``mining.json`` holds at a commit; None where there is none.
 
         Raises:
-            DataSourceError: it is no record, or one of a later schema.
+            ReleaseError: it is no record, or one of a later schema.
         """
         found = self._download(RECORD_FILE, commit)
-        return MiningRecord.read(found.parent) if found is not None else None
+        try:
+            return _read_release(found.parent) if found is not None else None
+        except (HNDatasetsError, TypeError, KeyError, AttributeError) as error:
+            raise ReleaseError(
+                f"Expected a record of hn_datasets in {RECORD_FILE} of {self.repo_id} at {commit[:12]}, got one that "
+                f"cannot be read ({one_line(error)}); restore or delete it there, or publish to another repository."
+            ) from error
 
     def list_files(self, folders: Iterable[str], commit: str) -> list[RepoFile]:
         """Return the files that lie in folders, but not those in folders below them."""
@@ -104,6 +110,16 @@ class Repository:
             raise
         except EntryNotFoundError:
             return None
+
+
+def _read_release(folder: Path) -> MiningRecord:
+    """Return the record in a folder; what the next release needs of it has the right form."""
+    record = MiningRecord.read(folder)
+    for entry in record.release.get("files", {}).values():
+        entry["sha256"], entry["size"]
+    for row in record.release.get("versions", ()):
+        VersionRow(**row)
+    return record
 
 
 @dataclass(frozen=True)
@@ -150,8 +166,7 @@ def read_head(repository: Repository) -> Head:
     """Return what is at the end of the branch.
 
     Raises:
-        ReleaseError: there is no such branch.
-        DataSourceError: ``mining.json`` is no record, or one of a later schema.
+        ReleaseError: there is no such branch, or ``mining.json`` is no record, or one of a later schema.
     """
     try:
         refs = repository.call(repository.api.list_repo_refs)

@@ -94,9 +94,13 @@ def check_card_on_hub(repository: Repository, text: str) -> None:
         card = RepoCard(text)
         retry(repository.retry_seconds, card.validate, repo_type=DATASET)
     except ValueError as error:
-        raise ReleaseError(
-            f"Expected a card that the Hub takes, it refuses this one ({one_line(error)}); correct the metadata."
-        ) from error
+        raise _card_error(error) from error
+
+
+def _card_error(error: ValueError) -> ReleaseError:
+    return ReleaseError(
+        f"Expected a card that the Hub takes, it refuses this one ({one_line(error)}); correct the metadata."
+    )
 
 
 def _upload_large_files(repository: Repository, staged: Staged, upload: Upload) -> list[CommitOperationAdd]:
@@ -151,6 +155,8 @@ def _commit(
                 commit_message=upload.message or f"Release {version}",
                 commit_description=draft.notes,
             )
+        except ValueError as error:  # the client asks the Hub about the card once more
+            raise _card_error(error) from error
         except Exception as error:
             if not (is_conflict(error) or is_passing(error)):
                 raise
