@@ -25,7 +25,7 @@ from hn_datasets.release.retrying import explain_refusals
 from hn_datasets.release.staging import Staged, check_layouts, stage_files
 from hn_datasets.release.uploading import Upload, check_card_on_hub, upload_release
 from hn_datasets.release.versions import Bump, Version, parse_version
-from hn_datasets.shards import split_file_name
+from hn_datasets.shards import split_file_names
 
 RETRY_SECONDS = 300.0
 
@@ -268,7 +268,7 @@ def _pick_examples(mined: Dataset | DatasetDict) -> list[Mapping[str, Any]]:
 
 def _split_names(mined: Dataset | DatasetDict) -> list[str]:
     names = list(mined) if isinstance(mined, DatasetDict) else [str(mined.split or "train")]
-    return [split_file_name(name) for name in names]
+    return [*split_file_names(names).values()]
 
 
 def _sizes(folder: Path) -> dict[str, int]:
