@@ -36,8 +36,8 @@ def release(repo_id, folder, version, options):
     from hn_datasets.record import MiningRecord
 
     options = dict(options)
-    if "HF_TOKEN" in options:
-        os.environ["HF_TOKEN"] = options.pop("HF_TOKEN")
+    for name in {"HF_TOKEN", "HN_DATASETS_CACHE"} & options.keys():
+        os.environ[name] = options.pop(name)
     metadata = CardMetadata(license="cc-by-4.0", **options.pop("metadata", {}))
     mined = load_dataset("parquet", data_files=f"{folder}/rows.parquet", split="train")
     record = MiningRecord.read(Path(folder))
@@ -190,6 +190,13 @@ def test_a_version_is_never_changed(hub, client, repo_id, one, other):
         assert error[0] == "ReleaseError" and message in error[1] and "publish 1.2.1 instead" in error[1]
     assert client.start(release, repo_id, one, "1.2.0", {"layouts": ["triplet"]}).result()["error"][0] == "ReleaseError"
     assert hub.state()[repo_id] == before
+
+
+def test_another_default_layout_is_another_release(hub, client, repo_id, one):
+    client.run(release, repo_id, one, "1.0.0", {"layouts": ["n-tuple", "triplet"]})
+    error = client.start(release, repo_id, one, "1.0.0", {"layouts": ["triplet", "n-tuple"]}).result()["error"]
+    assert "is there with other data or layouts" in error[1]
+    assert client.run(release, repo_id, one, "minor", {"layouts": ["triplet", "n-tuple"]})["version"] == "1.1.0"
 
 
 def prepare(repo_id, name="raw/rows.parquet"):
@@ -612,3 +619,9 @@ def test_a_record_on_the_hub_that_cannot_be_read_is_named(hub, client, repo_id, 
     commit_by_hand(hub, repo_id, ("mining.json", text))
     error = client.start(release, repo_id, one, "1.0.0", {}).result()["error"]
     assert error[0] == "ReleaseError" and f"in mining.json of {repo_id}" in error[1] and "\n" not in error[1]
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(hub, client, repo_id, one):
+    error = client.start(release, repo_id, one, "1.0.0", {"HN_DATASETS_CACHE": f"{one}/rows.parquet"}).result()["error"]
+    assert error[0] == "StoreError" and "set HN_DATASETS_CACHE to another folder" in error[1]
+    assert repo_id not in hub.state()

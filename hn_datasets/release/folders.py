@@ -25,10 +25,19 @@ def staging_folder(repo_id: str, *, keep: bool) -> Iterator[Path]:
 
     Raises:
         ReleaseError: another process is publishing to the repository.
+        StoreError: there can be no such folder.
     """
     root = cache_directory() / "releases" / repo_id.replace("/", "--")
     folder = root / "release"
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "lock").touch()
+    except OSError as error:
+        raise StoreError(
+            error.errno,
+            f"Could not write to {root} ({error.strerror or error}); free some space, or set HN_DATASETS_CACHE to "
+            "another folder.",
+        ) from error
     try:
         with FileLock(root / "lock", timeout=0):
             for entry in root.iterdir():

@@ -34,7 +34,7 @@ class Verdict(NamedTuple):
 
 
 def decide(
-    repository: Repository, head: Head, wanted: Version | Bump, record: MiningRecord, files: FileEntries | None = None
+    repository: Repository, head: Head, wanted: Version | Bump, draft: Draft, files: FileEntries | None = None
 ) -> Verdict:
     """Return which version a release is, and whether it is there already.
 
@@ -42,7 +42,7 @@ def decide(
         repository: that it goes to.
         head: what is at the end of the branch.
         wanted: the version, or the step from the last one.
-        record: of the release.
+        draft: of the release.
         files: of the data; before they are staged None, and then a release that may be the same counts as the same.
 
     Raises:
@@ -51,7 +51,7 @@ def decide(
     last = head.last
     candidate = wanted if isinstance(wanted, Version) else last
     if candidate is not None:
-        same = find_same(repository, head, candidate, record, files)
+        same = find_same(repository, head, candidate, draft, files)
         if same is not None:
             return Verdict(candidate, same)
     if not isinstance(wanted, Version):
@@ -70,7 +70,7 @@ def decide(
 
 
 def find_same(
-    repository: Repository, head: Head, version: Version, record: MiningRecord, files: FileEntries | None
+    repository: Repository, head: Head, version: Version, draft: Draft, files: FileEntries | None
 ) -> str | None:
     """Return the commit of a version if it is this release; None where it is another one or not there.
 
@@ -78,12 +78,12 @@ def find_same(
         repository: that the release goes to.
         head: what is at the end of the branch.
         version: to look at.
-        record: of the release.
+        draft: of the release.
         files: of its data; None before they are staged.
     """
     commit = head.commit_of(version)
     there = repository.read_record(commit) if commit is not None else None
-    return commit if there is not None and _is_same(there, record, files) else None
+    return commit if there is not None and _is_same(there, draft, files) else None
 
 
 def find_place(head: Head, version: Version, draft: Draft, compare_with: CompareWith) -> Place:
@@ -100,10 +100,12 @@ def find_place(head: Head, version: Version, draft: Draft, compare_with: Compare
     )
 
 
-def _is_same(there: MiningRecord, record: MiningRecord, files: FileEntries | None) -> bool:
-    """Return whether a release is of the same mining, and where ``files`` are known, has the same data."""
+def _is_same(there: MiningRecord, draft: Draft, files: FileEntries | None) -> bool:
+    """Return whether a release is of the same mining and layouts, and where ``files`` are known, has the same data."""
+    record = draft.record
     same = (
-        there.recipe.digest == record.recipe.digest
+        list(draft.layouts) == there.release.get("layouts")  # in their order: the first one is loaded by default
+        and there.recipe.digest == record.recipe.digest
         and there.rows == record.rows
         and there.corpus == record.corpus
         and there.statistics == record.statistics

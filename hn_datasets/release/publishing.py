@@ -177,12 +177,12 @@ def _publish_to_hub(
     dry_run: bool,
 ) -> Release:
     head = read_head(repository)
-    verdict = decide(repository, head, upload.wanted, draft.record)
+    verdict = decide(repository, head, upload.wanted, draft)
     first_look = find_place(head, verdict.version, draft, lambda commit: None)
     check_card_on_hub(repository, check_draft(draft, first_look, _split_names(mined)))
     with staging_folder(repository.repo_id, keep=dry_run) as folder:
         staged = stage_files(mined, draft.record, folder, layouts=draft.layouts, shard_bytes=shard_bytes)
-        version, commit = decide(repository, head, upload.wanted, draft.record, staged.data)
+        version, commit = decide(repository, head, upload.wanted, draft, staged.data)
         if commit is None:
             check_room(repository, head, staged.patterns)
         if commit is None or dry_run:

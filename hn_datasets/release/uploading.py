@@ -130,10 +130,10 @@ def _commit(
     while True:
         head = read_head(repository)
         if attempted is not None:  # and maybe it arrived, and others have published since
-            same = find_same(repository, head, attempted, draft.record, staged.data)
+            same = find_same(repository, head, attempted, draft, staged.data)
             if same is not None:
                 return Uploaded(attempted, same, None)
-        version, commit = decide(repository, head, upload.wanted, draft.record, staged.data)
+        version, commit = decide(repository, head, upload.wanted, draft, staged.data)
         if commit is not None:
             return Uploaded(version, commit, None)
         if not upload.create_pr:
