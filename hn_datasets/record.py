@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset, DatasetDict
 
-from hn_datasets.errors import DataSourceError
+from hn_datasets.errors import DataSourceError, HNDatasetsError
 from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.recipe import Recipe
 from hn_datasets.statistics import MiningStatistics, compute_statistics
@@ -135,7 +135,9 @@ class MiningRecord:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise DataSourceError(f"Expected {RECORD_FILE} in {folder}, got none; mine with --output first.") from None
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except HNDatasetsError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataSourceError(f"Expected a record in {path}, got a file that is not ({error!r}).") from error
 
 

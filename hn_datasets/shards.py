@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from datasets import Dataset
 from datasets.utils import tqdm
+
+from hn_datasets.errors import ArgumentError
 
 SHARD_BYTES = 500_000_000
 """Size of a shard as Arrow data, in bytes; Parquet makes it smaller."""
@@ -19,6 +22,25 @@ GROUP_BYTES = 100_000_000
 def split_file_name(split: str) -> str:
     """Return a split's name as ``load_dataset`` reads it back: ``train_test`` for ``train+test``."""
     return re.sub(r"\W+", "_", split).strip("_") or "train"
+
+
+def split_file_names(splits: Iterable[str]) -> dict[str, str]:
+    """Return the name that each split has as a file.
+
+    Raises:
+        ArgumentError: two splits would be the same file.
+    """
+    names: dict[str, str] = {}
+    for split in splits:
+        name = split_file_name(split)
+        other = next((one for one, taken in names.items() if taken == name), None)
+        if other is not None:
+            raise ArgumentError(
+                f"Expected splits whose files have different names, got {other!r} and {split!r}, which are both "
+                f"{name!r}; rename one of them."
+            )
+        names[split] = name
+    return names
 
 
 def write_shards(dataset: Dataset, directory: Path, stem: str, *, shard_bytes: int | None = None) -> list[Path]:

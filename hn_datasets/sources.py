@@ -17,7 +17,7 @@ from hn_datasets.errors import ArgumentError, DataSourceError
 from hn_datasets.files import replaced_folder
 from hn_datasets.readme import render_readme
 from hn_datasets.record import RECORD_FILE, MiningRecord
-from hn_datasets.shards import split_file_name, write_shards
+from hn_datasets.shards import split_file_names, write_shards
 
 READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 RECIPE_FILE = "recipe.json"
@@ -98,15 +98,17 @@ def write_mined(
     The folder appears whole or not at all.
 
     Raises:
-        ArgumentError: the folder is there already and ``overwrite`` is off, or it holds something else.
+        ArgumentError: the folder is there already and ``overwrite`` is off, or it holds something else; two splits
+            would be the same file.
         StoreError: the folder cannot be written.
     """
     check_output(directory, overwrite=overwrite)
+    splits = mined if isinstance(mined, DatasetDict) else {str(mined.split or "train"): mined}
+    names = split_file_names(splits)
     with replaced_folder(directory, partial(check_output, overwrite=overwrite)) as folder:
         (folder / "data").mkdir()
-        splits = mined if isinstance(mined, DatasetDict) else {str(mined.split or "train"): mined}
         for name, split in splits.items():
-            write_shards(split, folder / "data", split_file_name(name))
+            write_shards(split, folder / "data", names[name])
         (folder / RECIPE_FILE).write_text(record.recipe.to_json() + "\n", encoding="utf-8")
         (folder / RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
         card = render_readme(record.recipe, record.statistics, record.rows, record.corpus, record.source)

@@ -88,6 +88,24 @@ def test_splits_stay_apart_and_shards_stay_small(tmp_path):
     assert loaded["test"].num_rows == 8
 
 
+def test_splits_that_would_be_one_file_are_refused(tmp_path):
+    made = mine(tmp_path / "store")
+    splits = DatasetDict({"a.b": made[0].select(range(24)), "a_b": made[0].select(range(24, 32))})
+    record = replace(made[1], rows={"a.b": 24, "a_b": 8})
+    for write in (write_mined, lambda splits, record, folder: release((splits, record), folder)):
+        with pytest.raises(ArgumentError, match=r"got 'a\.b' and 'a_b', which are both 'a_b'"):
+            write(splits, record, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_without_rows_is_refused_for_nobody_could_load_it(tmp_path, made):
+    splits = DatasetDict(train=made[0], test=made[0].select([]))
+    record = replace(made[1], rows={"train": 32, "test": 0})
+    with pytest.raises(ReleaseError, match="every split of the layout 'n-tuple', got none in 'test'"):
+        release((splits, record), tmp_path / "out")
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_record_says_what_was_published(made, tmp_path):
     release(made, tmp_path / "out", repo_id="me/qa", notes="  First ", parent="me/other@v1.0.0", version="2.1.0")
     record = MiningRecord.read(tmp_path / "out")

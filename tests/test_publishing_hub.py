@@ -36,8 +36,8 @@ def release(repo_id, folder, version, options):
     from hn_datasets.record import MiningRecord
 
     options = dict(options)
-    if "HF_TOKEN" in options:
-        os.environ["HF_TOKEN"] = options.pop("HF_TOKEN")
+    for name in {"HF_TOKEN", "HN_DATASETS_CACHE"} & options.keys():
+        os.environ[name] = options.pop(name)
     metadata = CardMetadata(license="cc-by-4.0", **options.pop("metadata", {}))
     mined = load_dataset("parquet", data_files=f"{folder}/rows.parquet", split="train")
     record = MiningRecord.read(Path(folder))
@@ -90,10 +90,9 @@ def client(hub, tmp_path_factory):
 @pytest.fixture(scope="module")
 def xet_client(hub, tmp_path_factory):
     folder = tmp_path_factory.mktemp("xet-client")
-    with WarmClient(
-        hub.environment(folder / "home", xet=True), folder / "answers", PRELOAD, release, walk_the_path, read_back
-    ) as warm:
-        yield warm
+    environment = {**hub.environment(folder / "home", xet=True), "HN_DATASETS_CACHE": str(folder / "cache")}
+    with WarmClient(environment, folder / "answers", PRELOAD, release, walk_the_path, read_back) as warm:
+        yield warm  # with a cache of its own, as on another machine
 
 
 @pytest.fixture
@@ -191,6 +190,13 @@ def test_a_version_is_never_changed(hub, client, repo_id, one, other):
         assert error[0] == "ReleaseError" and message in error[1] and "publish 1.2.1 instead" in error[1]
     assert client.start(release, repo_id, one, "1.2.0", {"layouts": ["triplet"]}).result()["error"][0] == "ReleaseError"
     assert hub.state()[repo_id] == before
+
+
+def test_another_default_layout_is_another_release(hub, client, repo_id, one):
+    client.run(release, repo_id, one, "1.0.0", {"layouts": ["n-tuple", "triplet"]})
+    error = client.start(release, repo_id, one, "1.0.0", {"layouts": ["triplet", "n-tuple"]}).result()["error"]
+    assert "is there with other data or layouts" in error[1]
+    assert client.run(release, repo_id, one, "minor", {"layouts": ["triplet", "n-tuple"]})["version"] == "1.1.0"
 
 
 def prepare(repo_id, name="raw/rows.parquet"):
@@ -341,6 +347,7 @@ FAULTS = {
     "500 to the card": [{"route": "validate-yaml", "status": 502, "times": 2}],
     "500 to the list of large files": [{"route": "info/lfs", "status": 500, "times": 1}],
     "a large file cut": [{"route": "/_storage/", "method": "PUT", "drop_request_after": 1000, "times": 1}],
+    "500 to what the release before has": [{"route": "/revision/", "status": 500, "times": 1}],
     "500 to what is there": [{"route": "resolve", "status": 500, "times": 3}],
 }
 
@@ -462,19 +469,23 @@ def test_a_kill_at_any_request_is_made_good_by_a_second_run(hub, repo_id, one, o
 
 
 @pytest.mark.parametrize("versions", [("minor", "minor"), ("1.1.0", "1.2.0"), ("1.1.0", "1.1.0")])
-def test_two_publishers_at_once_both_succeed_or_one_is_told(hub, client, repo_id, one, other, versions, tmp_path):
+def test_two_publishers_at_once_both_succeed_or_one_is_told(hub, client, xet_client, repo_id, one, other, versions):
+    """Both commits are held until the other one is there, too: one of them comes too late, whichever it is."""
     client.run(release, repo_id, one, "1.0.0", {})
-    folder = tmp_path / "second"
-    with WarmClient(hub.environment(folder / "home"), folder / "answers", PRELOAD, release) as second:
-        reader = Reader(hub, repo_id)
-        reader.start()
-        calls = [
-            client.start(release, repo_id, one, versions[0], {"layouts": ["triplet"]}),
-            second.start(release, repo_id, other, versions[1], {}),
-        ]
-        results = [call.result() for call in calls]
-        reader.ended.set()
-        reader.join()
+    reader = Reader(hub, repo_id)
+    reader.start()
+    hub.add_fault(route="/commit/", delay=600, times=2)
+    calls = [
+        client.start(release, repo_id, one, versions[0], {"layouts": ["triplet"]}),
+        xet_client.start(release, repo_id, other, versions[1], {}),
+    ]
+    while hub.faults():
+        assert not any(call.has_answered() for call in calls)
+    hub.clear_faults()
+    results = [call.result() for call in calls]
+    reader.ended.set()
+    reader.join()
+    assert 412 in [entry["status"] for entry in hub.log("POST", f"{repo_id}/commit/")]
     assert not reader.halves and reader.seen
     done = sorted(result["value"]["version"] for result in results if "value" in result)
     errors = [result["error"] for result in results if "error" in result]
@@ -540,3 +551,77 @@ def test_files_of_the_last_release_that_were_deleted_or_replaced_by_hand(hub, cl
     files = hub.commits(repo_id)[0]["files"]
     assert gone not in files and own not in files
     assert replaced in files, "what a human wrote stays"
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "minor"])
+def test_the_tag_goes_to_the_commit_of_the_release_and_not_to_a_later_one(hub, client, repo_id, one, version):
+    hub.add_fault(route="/tag/", status=403, message="Tags are closed today")
+    client.start(release, repo_id, one, version, {}).result()
+    commit_by_hand(hub, repo_id, ("n-tuple/train-00000-of-00001.parquet", None), ("README.md", "By hand"))
+    done = client.run(release, repo_id, one, version, {})
+    commits = hub.commits(repo_id)
+    assert [commit["title"] for commit in commits] == ["By hand", f"Release {done['version']}", "initial commit"]
+    assert hub.commits(repo_id, f"refs/tags/v{done['version']}") == commits[1:] and done["commit"] == commits[1]["id"]
+
+
+def test_a_release_without_its_tag_gets_it_from_the_next_one(hub, client, repo_id, one, other):
+    hub.add_fault(route="/tag/", status=403, message="Tags are closed today")
+    client.start(release, repo_id, one, "1.0.0", {}).result()
+    client.run(release, repo_id, other, "1.1.0", {})
+    assert [hub.commits(repo_id, f"refs/tags/v{version}")[0]["title"] for version in ("1.0.0", "1.1.0")] == [
+        "Release 1.0.0", "Release 1.1.0",
+    ]  # fmt: skip
+    assert client.run(release, repo_id, one, "1.0.0", {})["commit"] == hub.commits(repo_id)[1]["id"]
+
+
+def test_a_lost_reply_with_another_release_on_top_publishes_nothing_twice(hub, client, xet_client, repo_id, one, other):
+    client.run(release, repo_id, one, "1.0.0", {})
+    hub.add_fault(route="/commit/", drop_reply=True)
+    hub.add_fault(route="/refs", skip=2, delay=600)
+    call = client.start(release, repo_id, other, "minor", {})
+    while hub.faults():  # until it looks at what became of its commit
+        assert not call.has_answered()
+    assert xet_client.run(release, repo_id, one, "minor", {"layouts": ["triplet"]})["version"] == "1.2.0"
+    hub.clear_faults()
+    assert call.result()["value"]["version"] == "1.1.0"
+    assert [commit["title"] for commit in hub.commits(repo_id)] == [
+        "Release 1.2.0", "Release 1.1.0", "Release 1.0.0", "initial commit",
+    ]  # fmt: skip
+    assert sorted(ref for ref in hub.state()[repo_id]["refs"] if "tags" in ref) == [
+        "refs/tags/v1.0.0", "refs/tags/v1.1.0", "refs/tags/v1.2.0",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"route": "/refs", "status": 403, "message": "Closed today"}, "Closed today"),
+        ({"route": "validate-yaml", "skip": 2, "status": 400, "message": "No"}, "a card that the Hub takes"),
+    ],
+)
+def test_what_the_hub_refuses_on_the_way_is_one_line(hub, client, repo_id, one, fault, message):
+    hub.create_repository(repo_id)
+    hub.add_fault(**fault)
+    error = client.start(release, repo_id, one, "1.0.0", {}).result()["error"]
+    assert error[0] == "ReleaseError" and message in error[1] and "\n" not in error[1]
+    assert len(hub.commits(repo_id)) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"schema_version": 99}', '{"schema_version": 1, "recipe": 1}', "release", "versions"]
+)
+def test_a_record_on_the_hub_that_cannot_be_read_is_named(hub, client, repo_id, one, text):
+    hub.create_repository(repo_id)
+    if text in ("release", "versions"):
+        record = json.loads((Path(one) / "mining.json").read_text(encoding="utf-8"))
+        record["release"] = {"release": {"files": {"a": 1}}, "versions": {"versions": [{"version": "1.0.0"}]}}[text]
+        text = json.dumps(record)
+    commit_by_hand(hub, repo_id, ("mining.json", text))
+    error = client.start(release, repo_id, one, "1.0.0", {}).result()["error"]
+    assert error[0] == "ReleaseError" and f"in mining.json of {repo_id}" in error[1] and "\n" not in error[1]
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(hub, client, repo_id, one):
+    error = client.start(release, repo_id, one, "1.0.0", {"HN_DATASETS_CACHE": f"{one}/rows.parquet"}).result()["error"]
+    assert error[0] == "StoreError" and "set HN_DATASETS_CACHE to another folder" in error[1]
+    assert repo_id not in hub.state()

@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Features
 
 from hn_datasets.batches import OutputFormat
-from hn_datasets.errors import ReleaseError
+from hn_datasets.errors import ReleaseError, StoreError
 from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.release.card import CARD_FILE, CardMetadata, ConfigFiles, VersionRow, render_card
 from hn_datasets.release.staging import Staged
@@ -93,6 +93,7 @@ def write_papers(draft: Draft, place: Place, staged: Staged, *, token: str | Non
     Raises:
         ArgumentError: the card that is there cannot be kept.
         ReleaseError: the token of the user would be published.
+        StoreError: the disk is full.
     """
     record, rows = _complete(draft, place, staged.files)
     card = _render(draft, place, record, staged.configs, rows, staged.pictures)
@@ -102,7 +103,11 @@ def write_papers(draft: Draft, place: Place, staged: Staged, *, token: str | Non
                 f"Expected no secret in {name}, but it would hold your token of the Hub; take it out of the texts that "
                 "you gave for the card, and out of the data."
             )
-        (staged.folder / name).write_text(text, encoding="utf-8", newline="")
+        try:
+            (staged.folder / name).write_text(text, encoding="utf-8", newline="")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreError(error.errno, f"Could not write {name} ({reason}); free some space, run again.") from error
     return record
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hn_datasets.errors import ArgumentError, ReleaseError
+from hn_datasets.errors import ArgumentError, ReleaseError, StoreError
 from hn_datasets.files import cache_directory
 from hn_datasets.record import RECORD_FILE
 from hn_datasets.release.card import CARD_FILE
@@ -24,10 +24,19 @@ def staging_folder(repo_id: str, *, keep: bool) -> Iterator[Path]:
 
     Raises:
         ReleaseError: another process is publishing to the repository.
+        StoreError: there can be no such folder.
     """
     root = cache_directory() / "releases" / repo_id.replace("/", "--")
     folder = root / "release"
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "lock").touch()
+    except OSError as error:
+        raise StoreError(
+            error.errno,
+            f"Could not write to {root} ({error.strerror or error}); free some space, or set HN_DATASETS_CACHE to "
+            "another folder.",
+        ) from error
     try:
         with FileLock(root / "lock", timeout=0):
             for entry in root.iterdir():

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from datasets import Dataset, DatasetDict
+from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import HfHubHTTPError
 
 from hn_datasets.errors import HNDatasetsError, ReleaseError
 from hn_datasets.inspection.comparison import compare
 from hn_datasets.record import MiningRecord
 from hn_datasets.release.drafting import Draft, Place
 from hn_datasets.release.repository import Head, Repository
+from hn_datasets.release.retrying import retry
 from hn_datasets.release.staging import FileEntries
 from hn_datasets.release.versions import Bump, Version
 
@@ -31,7 +34,7 @@ class Verdict(NamedTuple):
 
 
 def decide(
-    repository: Repository, head: Head, wanted: Version | Bump, record: MiningRecord, files: FileEntries | None = None
+    repository: Repository, head: Head, wanted: Version | Bump, draft: Draft, files: FileEntries | None = None
 ) -> Verdict:
     """Return which version a release is, and whether it is there already.
 
@@ -39,7 +42,7 @@ def decide(
         repository: that it goes to.
         head: what is at the end of the branch.
         wanted: the version, or the step from the last one.
-        record: of the release.
+        draft: of the release.
         files: of the data; before they are staged None, and then a release that may be the same counts as the same.
 
     Raises:
@@ -47,24 +50,40 @@ def decide(
     """
     last = head.last
     candidate = wanted if isinstance(wanted, Version) else last
-    commit = head.commit_of(candidate) if candidate is not None else None
-    if candidate is not None and commit is not None:
-        there = repository.read_record(commit)
-        if there is not None and _is_same(there, record, files):
-            return Verdict(candidate, commit)
+    if candidate is not None:
+        same = find_same(repository, head, candidate, draft, files)
+        if same is not None:
+            return Verdict(candidate, same)
     if not isinstance(wanted, Version):
         return Verdict((last or Version()).bump(wanted), None)
     if last is None or wanted > last:
         return Verdict(wanted, None)
     state = (
         "is there with other data or layouts, and a version never changes"
-        if commit
+        if head.commit_of(wanted)
         else f"is below the last one, {last}"
     )
     raise ReleaseError(
         f"Expected a version above {last} for {repository.repo_id}, got {wanted}, which {state}; publish "
         f"{last.bump('patch')} instead."
     )
+
+
+def find_same(
+    repository: Repository, head: Head, version: Version, draft: Draft, files: FileEntries | None
+) -> str | None:
+    """Return the commit of a version if it is this release; None where it is another one or not there.
+
+    Args:
+        repository: that the release goes to.
+        head: what is at the end of the branch.
+        version: to look at.
+        draft: of the release.
+        files: of its data; None before they are staged.
+    """
+    commit = head.commit_of(version)
+    there = repository.read_record(commit) if commit is not None else None
+    return commit if there is not None and _is_same(there, draft, files) else None
 
 
 def find_place(head: Head, version: Version, draft: Draft, compare_with: CompareWith) -> Place:
@@ -81,10 +100,12 @@ def find_place(head: Head, version: Version, draft: Draft, compare_with: Compare
     )
 
 
-def _is_same(there: MiningRecord, record: MiningRecord, files: FileEntries | None) -> bool:
-    """Return whether a release is of the same mining, and where ``files`` are known, has the same data."""
+def _is_same(there: MiningRecord, draft: Draft, files: FileEntries | None) -> bool:
+    """Return whether a release is of the same mining and layouts, and where ``files`` are known, has the same data."""
+    record = draft.record
     same = (
-        there.recipe.digest == record.recipe.digest
+        list(draft.layouts) == there.release.get("layouts")  # in their order: the first one is loaded by default
+        and there.recipe.digest == record.recipe.digest
         and there.rows == record.rows
         and there.corpus == record.corpus
         and there.statistics == record.statistics
@@ -111,10 +132,12 @@ class Comparing:
         return self._known[commit]
 
     def _compare(self, commit: str) -> float | None:
-        if self._repository.read_record(commit) is None:  # a tag that no release of ours has set
-            return None
+        repository = self._repository
         try:
-            result = compare(f"{self._repository.repo_id}@{commit}", self._mined, token=self._repository.token)
-        except HNDatasetsError:  # its files are gone or are no mined data: then the share is not known
+            if repository.read_record(commit) is None:  # a tag that no release of ours has set
+                return None
+            source = f"{repository.repo_id}@{commit}"
+            result = retry(repository.retry_seconds, compare, source, self._mined, token=repository.token)
+        except (HNDatasetsError, HfHubHTTPError, DatasetsError):  # its files are gone or are no mined data
             return None
         return result.negatives_in_common / result.new_negatives if result.new_negatives else None

@@ -23,10 +23,11 @@ from hn_datasets.release.folders import check_folder, staging_folder
 from hn_datasets.release.history import Comparing, decide, find_place
 from hn_datasets.release.ownership import check_room
 from hn_datasets.release.repository import Repository, check_repo_id, open_repository, read_head
+from hn_datasets.release.retrying import explain_refusals
 from hn_datasets.release.staging import Staged, check_layouts, stage_files
 from hn_datasets.release.uploading import Upload, check_card_on_hub, upload_release
 from hn_datasets.release.versions import Bump, Version, parse_version
-from hn_datasets.shards import split_file_name
+from hn_datasets.shards import split_file_names
 
 RETRY_SECONDS = 300.0
 
@@ -159,12 +160,13 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
             metadata = replace(metadata, pretty_name=metadata.pretty_name or repo_id)
             draft = replace(draft, metadata=metadata, repo_id=None)
         return _publish_to_folder(mined, draft, wanted, Path(to_folder or ""), shard_bytes, overwrite=overwrite)
-    repository = open_repository(
-        repo_id, token=token, branch=revision, private=private, create_pr=create_pr, retry_seconds=retry_seconds
-    )
-    upload = Upload(wanted, Comparing(mined, repository), private, create_pr, commit_message)
-    draft = replace(draft, repo_id=repository.repo_id)  # with its namespace
-    return _publish_to_hub(mined, draft, repository, upload, shard_bytes, dry_run=dry_run)
+    with explain_refusals():
+        repository = open_repository(
+            repo_id, token=token, branch=revision, private=private, create_pr=create_pr, retry_seconds=retry_seconds
+        )
+        upload = Upload(wanted, Comparing(mined, repository), private, create_pr, commit_message)
+        draft = replace(draft, repo_id=repository.repo_id)  # with its namespace
+        return _publish_to_hub(mined, draft, repository, upload, shard_bytes, dry_run=dry_run)
 
 
 def _publish_to_hub(
@@ -177,12 +179,12 @@ def _publish_to_hub(
     dry_run: bool,
 ) -> Release:
     head = read_head(repository)
-    verdict = decide(repository, head, upload.wanted, draft.record)
+    verdict = decide(repository, head, upload.wanted, draft)
     first_look = find_place(head, verdict.version, draft, lambda commit: None)
     check_card_on_hub(repository, check_draft(draft, first_look, _split_names(mined)))
     with staging_folder(repository.repo_id, keep=dry_run) as folder:
         staged = stage_files(mined, draft.record, folder, layouts=draft.layouts, shard_bytes=shard_bytes)
-        version, commit = decide(repository, head, upload.wanted, draft.record, staged.data)
+        version, commit = decide(repository, head, upload.wanted, draft, staged.data)
         if commit is None:
             check_room(repository, head, staged.patterns)
         if commit is None or dry_run:
@@ -268,7 +270,7 @@ def _pick_examples(mined: Dataset | DatasetDict) -> list[Mapping[str, Any]]:
 
 def _split_names(mined: Dataset | DatasetDict) -> list[str]:
     names = list(mined) if isinstance(mined, DatasetDict) else [str(mined.split or "train")]
-    return [split_file_name(name) for name in names]
+    return [*split_file_names(names).values()]
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,9 +18,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 from huggingface_hub.utils import validate_repo_id
 
-from hn_datasets.errors import ArgumentError, ReleaseError
+from hn_datasets.errors import ArgumentError, HNDatasetsError, ReleaseError
 from hn_datasets.record import RECORD_FILE, MiningRecord
-from hn_datasets.release.card import CARD_FILE
+from hn_datasets.release.card import CARD_FILE, VersionRow
 from hn_datasets.release.retrying import one_line, retry, status_of
 from hn_datasets.release.versions import Version
 
@@ -64,10 +64,16 @@ class Repository:
         """Return what ``mining.json`` holds at a commit; None where there is none.
 
         Raises:
-            DataSourceError: it is no record, or one of a later schema.
+            ReleaseError: it is no record, or one of a later schema.
         """
         found = self._download(RECORD_FILE, commit)
-        return MiningRecord.read(found.parent) if found is not None else None
+        try:
+            return _read_release(found.parent) if found is not None else None
+        except (HNDatasetsError, TypeError, KeyError, AttributeError) as error:
+            raise ReleaseError(
+                f"Expected a record of hn_datasets in {RECORD_FILE} of {self.repo_id} at {commit[:12]}, got one that "
+                f"cannot be read ({one_line(error)}); restore or delete it there, or publish to another repository."
+            ) from error
 
     def list_files(self, folders: Iterable[str], commit: str) -> list[RepoFile]:
         """Return the files that lie in folders, but not those in folders below them."""
@@ -106,6 +112,16 @@ class Repository:
             return None
 
 
+def _read_release(folder: Path) -> MiningRecord:
+    """Return the record in a folder; what the next release needs of it has the right form."""
+    record = MiningRecord.read(folder)
+    for entry in record.release.get("files", {}).values():
+        entry["sha256"], entry["size"]
+    for row in record.release.get("versions", ()):
+        VersionRow(**row)
+    return record
+
+
 @dataclass(frozen=True)
 class Head:
     """What is at the end of the branch.
@@ -115,12 +131,14 @@ class Head:
         tags: commit of each version that has a tag.
         card: text of ``README.md``; None where there is none.
         record: of ``mining.json``; None where there is none.
+        released: the commit that wrote ``mining.json``; somebody may have changed other files since.
     """
 
     commit: str | None = None
     tags: dict[Version, str] = field(default_factory=dict)
     card: str | None = None
     record: MiningRecord | None = None
+    released: str | None = None
 
     @property
     def files(self) -> dict[str, dict[str, str | int]]:
@@ -141,15 +159,14 @@ class Head:
 
     def commit_of(self, version: Version) -> str | None:
         """Return the commit of a version; None where there is no such version."""
-        return self.tags.get(version) or (self.commit if version == self.untagged else None)
+        return self.tags.get(version) or (self.released if version == self.untagged else None)
 
 
 def read_head(repository: Repository) -> Head:
     """Return what is at the end of the branch.
 
     Raises:
-        ReleaseError: there is no such branch.
-        DataSourceError: ``mining.json`` is no record, or one of a later schema.
+        ReleaseError: there is no such branch, or ``mining.json`` is no record, or one of a later schema.
     """
     try:
         refs = repository.call(repository.api.list_repo_refs)
@@ -168,7 +185,16 @@ def read_head(repository: Repository) -> Head:
         )
     commit = branches[repository.branch]
     tags = {version: ref.target_commit for ref in refs.tags if (version := _version_of(ref.name)) is not None}
-    return Head(commit, tags, repository.read_text(CARD_FILE, commit), repository.read_record(commit))
+    head = Head(commit, tags, repository.read_text(CARD_FILE, commit), repository.read_record(commit))
+    return head if head.untagged is None else replace(head, released=_find_writer(repository, commit))
+
+
+def _find_writer(repository: Repository, commit: str) -> str:
+    """Return the last commit, up to one, that has written ``mining.json``: the one of the release."""
+    for file in repository.describe_files([RECORD_FILE], commit, expand=True):
+        if file.last_commit is not None:
+            return file.last_commit.oid
+    return commit
 
 
 def _version_of(tag: str) -> Version | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import httpx2
-from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from hn_datasets.errors import ReleaseError
 
@@ -89,6 +90,21 @@ def retry(seconds: float, call: Callable[..., Result], *args: Any, **options: An
             if not is_passing(error):
                 raise
             patience.wait(error)
+
+
+@contextlib.contextmanager
+def explain_refusals() -> Iterator[None]:
+    """Turn what the Hub's client says of a request that was refused, or that was never sent, into one line.
+
+    Raises:
+        ReleaseError: such an error.
+    """
+    try:
+        yield
+    except (HfHubHTTPError, OfflineModeIsEnabled) as error:
+        raise ReleaseError(
+            f"Expected the Hub to answer, it did not do so ({one_line(error)}); see to that, and run the same again."
+        ) from error
 
 
 def one_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from hn_datasets.formats import format_dataset
 from hn_datasets.record import MiningRecord
 from hn_datasets.release.card_data import ConfigFiles
 from hn_datasets.release.plots import draw_pictures
-from hn_datasets.shards import split_file_name, write_shards
+from hn_datasets.shards import split_file_names, write_shards
 from hn_datasets.texts import digest_of
 
 NORMALIZED = "normalized"
@@ -87,7 +87,7 @@ def stage_files(
         shard_bytes: at most so many bytes of Arrow data in a file.
 
     Raises:
-        ReleaseError: a layout comes out without any row.
+        ReleaseError: a layout comes out without any row, or a split of it does.
         StoreError: the folder cannot be written, for instance because the disk is full.
     """
     try:
@@ -126,7 +126,8 @@ def _iter_configs(
                 yield f"{NORMALIZED}-{name}", layout, DatasetDict(train=formatted[name])
             continue
         splits = formatted if isinstance(formatted, DatasetDict) else {str(formatted.split or "train"): formatted}
-        yield layout, layout, DatasetDict({split_file_name(name): split for name, split in splits.items()})
+        names = split_file_names(splits)
+        yield layout, layout, DatasetDict({names[name]: split for name, split in splits.items()})
 
 
 @contextlib.contextmanager
@@ -147,6 +148,12 @@ def _stage_config(
         raise ReleaseError(
             f"Expected rows in the layout {layout!r}, it has none, for every row has fewer negatives than it needs; "
             "publish another layout, such as 'triplet'."
+        )
+    bare = [split for split, number in splits.num_rows.items() if not number]
+    if bare:
+        raise ReleaseError(
+            f"Expected rows in every split of the layout {layout!r}, got none in {bare[0]!r}, and load_dataset cannot "
+            "read such a split; leave the split out, or publish a layout that has rows for it."
         )
     directory = folder / name
     directory.mkdir()

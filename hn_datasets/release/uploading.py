@@ -16,7 +16,7 @@ from hn_datasets.errors import ReleaseError
 from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.release.card import CARD_FILE
 from hn_datasets.release.drafting import Draft, write_papers
-from hn_datasets.release.history import CompareWith, decide, find_place
+from hn_datasets.release.history import CompareWith, decide, find_place, find_same
 from hn_datasets.release.ownership import check_room, find_outdated
 from hn_datasets.release.repository import DATASET, Head, Repository, read_head
 from hn_datasets.release.retrying import Patience, is_conflict, is_passing, one_line, retry, status_of
@@ -94,9 +94,13 @@ def check_card_on_hub(repository: Repository, text: str) -> None:
         card = RepoCard(text)
         retry(repository.retry_seconds, card.validate, repo_type=DATASET)
     except ValueError as error:
-        raise ReleaseError(
-            f"Expected a card that the Hub takes, it refuses this one ({one_line(error)}); correct the metadata."
-        ) from error
+        raise _card_error(error) from error
+
+
+def _card_error(error: ValueError) -> ReleaseError:
+    return ReleaseError(
+        f"Expected a card that the Hub takes, it refuses this one ({one_line(error)}); correct the metadata."
+    )
 
 
 def _upload_large_files(repository: Repository, staged: Staged, upload: Upload) -> list[CommitOperationAdd]:
@@ -122,11 +126,18 @@ def _commit(
     An attempt that failed may still have arrived: each begins with a look at what is there.
     """
     patience = Patience(repository.retry_seconds)
+    attempted: Version | None = None
     while True:
         head = read_head(repository)
-        version, commit = decide(repository, head, upload.wanted, draft.record, staged.data)
+        if attempted is not None:  # and maybe it arrived, and others have published since
+            same = find_same(repository, head, attempted, draft, staged.data)
+            if same is not None:
+                return Uploaded(attempted, same, None)
+        version, commit = decide(repository, head, upload.wanted, draft, staged.data)
         if commit is not None:
             return Uploaded(version, commit, None)
+        if not upload.create_pr:
+            _finish_last(repository, head)
         check_room(repository, head, staged.patterns)
         for addition in additions:
             # The client leaves a file out that the branch had when it was sent: by now it may be gone, or another one.
@@ -144,12 +155,22 @@ def _commit(
                 commit_message=upload.message or f"Release {version}",
                 commit_description=draft.notes,
             )
+        except ValueError as error:  # the client asks the Hub about the card once more
+            raise _card_error(error) from error
         except Exception as error:
             if not (is_conflict(error) or is_passing(error)):
                 raise
+            attempted = version
             patience.wait(error)
             continue
         return Uploaded(version, info.oid, info.pr_url)
+
+
+def _finish_last(repository: Repository, head: Head) -> None:
+    """Set the tag of a last release that has none: below another release nobody would find its commit again."""
+    commit = head.commit_of(head.untagged) if head.untagged is not None else None
+    if head.untagged is not None and head.record is not None and commit is not None:
+        _tag(repository, head.untagged, commit, head.record.release.get("notes") or "")
 
 
 def _paper_operations(
