@@ -435,3 +435,12 @@ def test_a_large_model_gets_less_text_at_once(model, tiny):
     teacher = DenseTeacher(model)
     assert teacher.call_characters < DenseTeacher(tiny).call_characters == LARGEST_CALL["cpu"]
     assert teacher.call_characters > SMALLEST_CALL
+
+
+def test_only_a_transformer_is_rounded_unasked(minilm_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    for supported, precision in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda supported=supported: supported)
+        assert DenseTeacher(minilm_path).spec()["precision"] == precision
+        folder = save_static_model(tmp_path / precision)
+        assert DenseTeacher(folder).spec()["precision"] == "float32"

@@ -161,7 +161,7 @@ def test_other_weights_are_the_likely_reason(tmp_path):
 
 
 def test_another_precision_is_a_likelier_reason_than_a_prompt(tmp_path):
-    folder = save_and_mine(tmp_path)
+    folder = save_and_mine(tmp_path, precision="float32")
     other = DenseTeacher(folder, precision="bfloat16", query_prompt="a ")
     again = reproduce(tmp_path / "mined", teacher=other, store=tmp_path / "store")
     assert list(again.differences) == ["teacher.precision", "teacher.query_prompt"]

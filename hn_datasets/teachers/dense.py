@@ -336,7 +336,8 @@ def _with_precision(model: SentenceTransformer, precision: str, *, keep: bool) -
     parameters = list(model.parameters())
     present = str(parameters[0].dtype).removeprefix("torch.") if parameters else "float32"
     if precision == "auto":
-        wanted = present if keep or not parameters else _fast_precision(model.device)
+        # Word vectors are looked up, not multiplied: they would only be rounded.
+        wanted = present if keep or model.transformers_model is None else _fast_precision(model.device)
     else:
         wanted = precision
     if wanted == present and (keep or wanted == "float32"):
