@@ -9,6 +9,7 @@ import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 _IMPORTED_IN = os.getpid()
 
@@ -32,6 +33,11 @@ def over_rows(function: Callable[[int, int], None], num_rows: int) -> None:
         function(0, num_rows)
         return
     bounds = [num_rows * part // threads for part in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as executor:
-        for done in [executor.submit(function, begin, end) for begin, end in itertools.pairwise(bounds)]:
-            done.result()
+    for done in [_executor(os.getpid()).submit(function, begin, end) for begin, end in itertools.pairwise(bounds)]:
+        done.result()
+
+
+@lru_cache(maxsize=1)
+def _executor(process: int) -> ThreadPoolExecutor:
+    """Return the threads of this process; those of the parent are not there after a fork."""
+    return ThreadPoolExecutor(num_threads(), thread_name_prefix=f"hn-datasets-{process}")
