@@ -102,9 +102,13 @@ class DenseScores:
 
     def tile(self, start: int, stop: int) -> Floats | torch.Tensor:
         """Return ``[num_anchors, stop - start]``: a float32 array, or a tensor for bfloat16 or another device."""
+        passages = self._scorer.matrix[start:stop].to(self._scorer.device).T
         with _float32_products():
-            tile = self._block @ self._scorer.matrix[start:stop].to(self._scorer.device).T
-        return tile.numpy() if tile.device.type == "cpu" and tile.dtype == torch.float32 else tile
+            if self._scorer.device.type != "cpu":
+                return self._block @ passages
+            tile = torch.empty(len(self._block), stop - start, dtype=self._scorer.precision)
+            over_rows(lambda begin, end: _multiply(self._block[begin:end], passages, tile[begin:end]), len(tile))
+        return tile.numpy() if tile.dtype == torch.float32 else tile
 
     def pairs(self, rows: Ids, ids: Ids) -> Floats:
         """Return the score of each (anchor row, passage id) pair, shape ``[n]``, float32."""
@@ -123,6 +127,10 @@ def open_scorer(teacher: Teacher, corpus: Corpus, store: EmbeddingStore) -> Scor
     if isinstance(teacher, Encoder):
         return DenseScorer(teacher, corpus, store)
     raise TypeError(f"Expected an Encoder or a Ranker, got {type(teacher).__name__}.")
+
+
+def _multiply(anchors: torch.Tensor, passages: torch.Tensor, tile: torch.Tensor) -> None:
+    torch.mm(anchors, passages, out=tile)
 
 
 def _has_fast_bfloat16() -> bool:

@@ -25,7 +25,7 @@ from hn_datasets.threads import over_rows
 TILE_COLUMNS = 4096
 """Passages per tile; with 2,048 anchors, 16 MiB of bfloat16."""
 
-WAITING = 32
+WAITING = 16
 """Candidates per anchor that wait for their exact scores: fewer ask too often, more raise the bound too late."""
 
 _CHUNK = 256

@@ -1,5 +1,7 @@
 """Search against brute force, with scores that lie within the slack of one another, ties and exclusions."""
 
+import threading
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,6 +12,7 @@ from hn_datasets.scoring import DenseScorer
 from hn_datasets.search import Search, k_best_below
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.texts import Corpus, Ragged
+from hn_datasets.threads import over_rows
 
 
 class Table:
@@ -139,6 +142,15 @@ def test_scores_rounded_to_bfloat16_give_the_same_answer(shift):
     table = Rounded(exact, 1e-3, tensors=True)
     (found,) = k_best_below(table, [str(row) for row in range(30)], [Search(ceilings, 4)], excluded)
     assert (found.ids == brute_force(exact, ceilings, 4, excluded)).all()
+
+
+def test_threads_of_others_keep_their_number_of_torch_threads():
+    before, found = torch.get_num_threads(), []
+    over_rows(lambda begin, end: None, 100)
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert [torch.get_num_threads(), *found] == [before, before]
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
