@@ -1,9 +1,10 @@
 """Search below a ceiling: for each anchor the k best passages that may be picked, exactly.
 
-Scores come in tiles (anchors x passages) that may be off by a known slack. A heap per anchor keeps the best candidates
-below ceiling + slack; their exact scores then give the answer, together with the proof that no passage outside the heap
-can belong to it. Where the proof fails (many scores within the slack of one another) the row is searched again with a
-larger heap. Memory is one tile, ``len(anchors)`` x 4,096 scores, and the heaps.
+Scores come in tiles (anchors x passages) that may be off by a known slack. One pass over a tile picks out what can
+still belong to the answer: more than the exact score of the k-th best so far less the slack, and less than the ceiling
+plus the slack. Candidates wait, a few per anchor, until their exact scores are asked for; those raise the bound. So
+nothing is left to be proved at the end, and the answer depends neither on the tiles nor on how exact they are. Memory
+is one tile, ``len(anchors)`` x 4,096 scores, and the candidates.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from hn_datasets.texts import Ragged
 from hn_datasets.threads import over_rows
 
 TILE_COLUMNS = 4096
-"""Passages per tile; with 2,048 anchors, 32 MiB of float32."""
+"""Passages per tile; with 2,048 anchors, 16 MiB of bfloat16."""
 
-SPARE = 12
-"""Candidates kept beyond k; unit vectors of real texts rarely have more scores within the slack of the k-th."""
+WAITING = 16
+"""Candidates per anchor that wait for their exact scores: fewer ask too often, more raise the bound too late."""
 
-GROWTH = 8
-"""How much larger the heap is when a row is searched again."""
+_CHUNK = 256
+_PART = 32
 
-_CHUNK = 64
+Keys = npt.NDArray[np.int16] | npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -73,186 +74,205 @@ def k_best_below(
     """
     if scores is None:
         scores = scorer.scores(anchors)
-    num_rows = len(anchors)
-    answers = [
-        Found(np.full((num_rows, search.k), -1, np.int64), np.full((num_rows, search.k), -np.inf, np.float32))
-        for search in searches
-    ]
-    rows = np.arange(num_rows)
-    pending = [(number, rows) for number in range(len(searches))]
-    spare = SPARE
-    while pending:
-        pending = _settle(scorer.num_passages, scores, rows, searches, pending, excluded, spare, answers)
-        spare *= GROWTH
-        if pending:
-            rows = np.unique(np.concatenate([part for _, part in pending]))
-            scores = scorer.scores([anchors[row] for row in rows.tolist()])
-    return answers
-
-
-def _settle(
-    num_passages: int,
-    scores: Scores,
-    rows: Ids,
-    searches: Sequence[Search],
-    pending: list[tuple[int, Ids]],
-    excluded: Ragged,
-    spare: int,
-    answers: list[Found],
-) -> list[tuple[int, Ids]]:
-    """Run one pass over the corpus for ``rows``, write down what is proved, return what is not."""
-    out = excluded.take(rows)
-    heaps = []
-    for number, _ in pending:
-        ceilings = searches[number].ceilings[rows]
-        upper = np.nextafter((ceilings + scores.slack).astype(np.float32), np.float32(np.inf))
-        size = min(searches[number].k + spare, num_passages)
-        heaps.append(_Heaps.empty(len(rows), size, upper))
-    for start in range(0, num_passages, TILE_COLUMNS):
-        tile = scores.tile(start, min(start + TILE_COLUMNS, num_passages))
-        for heap in heaps:
-            heap.push(tile, start, out)
-    open_rows = []
-    for (number, wanted), heap in zip(pending, heaps, strict=True):
-        at = np.searchsorted(rows, wanted)
-        search, answer = searches[number], answers[number]
-        found, proved = heap.best(scores, search.ceilings[rows], search.k, whole=heap.ids.shape[1] == num_passages)
-        answer.ids[wanted], answer.scores[wanted] = found.ids[at], found.scores[at]
-        if not proved[at].all():
-            open_rows.append((number, wanted[~proved[at]]))
-    return open_rows
+    picks = [_Pick.start(search, scores, excluded) for search in searches]
+    for start in range(0, scorer.num_passages, TILE_COLUMNS):
+        tile = scores.tile(start, min(start + TILE_COLUMNS, scorer.num_passages))
+        for pick in picks:
+            if isinstance(tile, torch.Tensor) and not _is_scannable(tile):
+                pick.offer_tensor(tile, start)
+            else:
+                pick.offer(_keys(tile), start)
+    for pick in picks:
+        pick.settle_rows(np.arange(len(anchors)))
+    return [pick.found for pick in picks]
 
 
 @dataclass(frozen=True)
-class _Heaps:
-    """The best candidates of every anchor so far: binary heaps with the worst one at the root.
+class _Pick:
+    """One search on its way through the tiles; passages come in the order of their ids.
 
     Attributes:
-        scores: shape ``[num_anchors, size]``, float32, as the tiles had them; -inf in free places.
-        ids: shape ``[num_anchors, size]``, int64; -1 in free places.
-        upper: shape ``[num_anchors]``, float32: candidates stay strictly below.
+        found: the best passages so far, by exact score.
+        waiting: shape ``[num_anchors, WAITING]``, int64: candidates without exact scores.
+        counts: shape ``[num_anchors]``, int64: how many wait.
     """
 
-    scores: Floats
-    ids: Ids
-    upper: Floats
+    search: Search
+    scores: Scores
+    excluded: Ragged
+    found: Found
+    waiting: Ids
+    counts: Ids
 
     @classmethod
-    def empty(cls, num_anchors: int, size: int, upper: Floats) -> _Heaps:
-        """Return heaps with all places free."""
-        return cls(np.full((num_anchors, size), -np.inf, np.float32), np.full((num_anchors, size), -1, np.int64), upper)
+    def start(cls, search: Search, scores: Scores, excluded: Ragged) -> _Pick:
+        """Return a search that has seen no passage."""
+        shape = (len(search.ceilings), search.k)
+        found = Found(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
+        waiting = np.empty((shape[0], WAITING), np.int64)
+        return cls(search, scores, excluded, found, waiting, np.zeros(shape[0], np.int64))
 
-    def push(self, tile: Floats | torch.Tensor, start: int, excluded: Ragged) -> None:
-        """Offer the passages from ``start`` on, one per column of ``tile``."""
-        if isinstance(tile, torch.Tensor):
-            self._push_tensor(tile, start, excluded)
-            return
-        over_rows(
-            lambda begin, end: _push(
-                tile, start, self.upper, excluded.offsets, excluded.values, self.scores, self.ids, begin, end
-            ),
-            len(self.ids),
-        )
+    def bounds(self) -> tuple[Floats, Floats]:
+        """Return the lowest and the highest tile score of a candidate, shape ``[num_anchors]`` each.
 
-    def _push_tensor(self, tile: torch.Tensor, start: int, excluded: Ragged) -> None:
-        """Do the same on the tile's device, by top-k instead of heaps."""
-        here = (excluded.values >= start) & (excluded.values < start + tile.shape[1])
-        allowed = tile < torch.from_numpy(self.upper).to(tile.device)[:, None]
-        rows, columns = excluded.rows[here], excluded.values[here] - start
-        allowed[torch.from_numpy(rows).to(tile.device), torch.from_numpy(columns).to(tile.device)] = False
-        best, places = tile.masked_fill(~allowed, -torch.inf).topk(min(self.ids.shape[1], tile.shape[1]), dim=1)
-        ids = np.where(best.isinf().cpu().numpy(), -1, places.cpu().numpy() + start)
-        scores = np.concatenate([self.scores, best.cpu().numpy()], axis=1)
-        ids = np.concatenate([self.ids, ids], axis=1)
-        order = np.lexsort((-ids, scores), axis=1)[:, -self.ids.shape[1] :]
-        self.scores[:] = np.take_along_axis(scores, order, axis=1)
-        self.ids[:] = np.take_along_axis(ids, order, axis=1)
-
-    def best(
-        self, scores: Scores, ceilings: npt.NDArray[np.float64], k: int, *, whole: bool
-    ) -> tuple[Found, npt.NDArray[np.bool_]]:
-        """Return the k best by exact score, and for which rows it is proved that they are.
-
-        A passage outside a full heap had a tile score of at most the root's, so its exact score is at most the root's
-        plus the slack; if that is below the k-th best, it cannot belong to the answer. Without slack the heap's order
-        is the exact one, and k candidates below the ceiling are proof enough.
+        A later passage has a higher id, so it has to be better than the k-th best, not just as good.
         """
-        taken = self.ids >= 0
-        rows = np.nonzero(taken)[0]
-        exact = np.full(self.ids.shape, -np.inf, dtype=np.float32)
-        exact[taken] = scores.pairs(rows, self.ids[taken])
-        exact[exact >= ceilings[:, None]] = -np.inf
-        order = np.lexsort((self.ids, -exact), axis=1)[:, :k]
-        best = np.take_along_axis(exact, order, axis=1)
-        ids = np.where(np.isneginf(best), -1, np.take_along_axis(self.ids, order, axis=1))
-        root = self.scores.min(axis=1).astype(np.float64)
-        last = best[:, -1] if best.shape[1] == k else np.full(len(best), -np.inf, np.float32)
-        proved = whole | ~taken.all(axis=1) | (root + scores.slack < last) | ((scores.slack == 0) & np.isfinite(last))
-        return Found(_pad(ids, k, -1), _pad(best, k, -np.inf)), proved
+        slack = self.scores.slack.astype(np.float64)
+        return _above(self.found.scores[:, -1] - slack), -_above(-(self.search.ceilings + slack))
+
+    def offer(self, tile: Keys, start: int) -> None:
+        """Take the candidates among the passages from ``start`` on, one per column of ``tile``.
+
+        A row that has as many candidates as can wait stops, and goes on once they are settled.
+        """
+        positions = np.zeros(len(tile), np.int64)
+        out = self.excluded
+        while True:
+            low, high = (_keys(_like(bound, tile)) for bound in self.bounds())
+            over_rows(
+                lambda begin, end, low=low, high=high: _collect(  # type: ignore[misc]
+                    tile, start, low, high, out.offsets, out.values, self.waiting, self.counts, positions, begin, end
+                ),
+                len(tile),
+            )
+            stopped = np.flatnonzero(positions < tile.shape[1])
+            if not len(stopped):
+                return
+            self.settle_rows(stopped)
+
+    def offer_tensor(self, tile: torch.Tensor, start: int) -> None:
+        """Do the same on the tile's device; the tile itself gives a first bound."""
+        low, high = self.bounds()
+        slack = self.scores.slack.astype(np.float64)
+        here = (self.excluded.values >= start) & (self.excluded.values < start + tile.shape[1])
+        rows, columns = self.excluded.rows[here], self.excluded.values[here] - start
+        allowed = tile <= _column(high, tile)
+        allowed[torch.from_numpy(rows).to(tile.device), torch.from_numpy(columns).to(tile.device)] = False
+        if self.search.k <= tile.shape[1]:
+            safe = allowed & (tile <= _column(-_above(-(self.search.ceilings - slack)), tile))
+            best = tile.masked_fill(~safe, -torch.inf).topk(self.search.k, dim=1).values[:, -1]
+            low = np.maximum(low, -_above(-(best.cpu().numpy() - 2 * slack)))
+        owners, places = (part.cpu().numpy() for part in torch.nonzero(allowed & (tile >= _column(low, tile))).T)
+        self.settle(owners, places + start)
+
+    def settle_rows(self, rows: Ids) -> None:
+        """Ask for the exact scores of the candidates that wait in some rows."""
+        counts = self.counts[rows]
+        self.counts[rows] = 0
+        self.settle(np.repeat(rows, counts), self.waiting[rows][np.arange(WAITING) < counts[:, None]])
+
+    def settle(self, rows: Ids, ids: Ids) -> None:
+        """Let candidates into the answer by their exact scores; rows have to rise, and ids within a row."""
+        exact = self.scores.pairs(rows, ids)
+        _insert(rows, ids, exact, self.search.ceilings, self.found.ids, self.found.scores)
 
 
-def _pad(array: npt.NDArray[Any], width: int, value: float) -> npt.NDArray[Any]:
-    missing = width - array.shape[1]
-    return np.pad(array, ((0, 0), (0, missing)), constant_values=value) if missing else array
+def _is_scannable(tile: torch.Tensor) -> bool:
+    return tile.device.type == "cpu" and tile.dtype == torch.bfloat16
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc"})  # type: ignore[untyped-decorator]
-def _largest(values: Any) -> Any:
-    largest = values[0]
-    for value in values:
-        largest = max(largest, value)
-    return largest
+def _above(values: npt.NDArray[np.float64]) -> Floats:
+    """Return the lowest float32 above each value."""
+    nearest = values.astype(np.float32)
+    return np.where(nearest > values, nearest, np.nextafter(nearest, np.float32(np.inf)))
+
+
+def _column(bounds: Floats, tile: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(bounds).to(tile.device)[:, None]
+
+
+def _like(bounds: Floats, tile: Keys) -> Floats | torch.Tensor:
+    """Round bounds as the tile was rounded: whatever was not below a bound before is not below it afterwards."""
+    return torch.from_numpy(bounds).bfloat16() if tile.dtype == np.int16 else bounds
+
+
+def _keys(scores: Floats | torch.Tensor) -> Keys:
+    """Return the bits of scores as integers: float32 as int32, bfloat16 as int16."""
+    return scores.view(torch.int16).numpy() if isinstance(scores, torch.Tensor) else scores.view(np.int32)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _ordered(key: Any, kind: Any, sign: int) -> Any:
+    """Return the integer that stands to others as the number with these bits does: negative ones fall as bits rise."""
+    return kind(key ^ kind(kind(key >> sign) & kind(~(-1 << sign))))
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _push(
+def _has_between(keys: Any, first: Any, last: Any) -> bool:
+    """Return whether any key lies from ``first`` to ``last``, both ordered; a loop that compiles to vector code."""
+    kind, sign = keys.dtype.type, 8 * keys.itemsize - 1
+    highest = kind(-1 << sign)
+    for place in range(len(keys)):
+        key = _ordered(keys[place], kind, sign)
+        highest = max(highest, key if key <= last else kind(-1 << sign))
+    return bool(highest >= first)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _collect(
     tile: Any,
     start: int,
-    upper: Any,
+    low: Any,
+    high: Any,
     offsets: Any,
     excluded: Any,
-    scores: Any,
-    ids: Any,
+    waiting: Any,
+    counts: Any,
+    positions: Any,
     begin: int,
     end: int,
 ) -> None:
-    """Offer a tile to the heaps of rows ``begin`` to ``end``.
-
-    Ids rise from tile to tile, so an equal score that comes later never displaces an earlier one.
-    """
-    width = tile.shape[1]
+    """Collect candidates of rows ``begin`` to ``end`` from ``positions`` on, and say there how far each row came."""
+    kind, sign = tile.dtype.type, 8 * tile.itemsize - 1
     for row in range(begin, end):
-        out = excluded[offsets[row] : offsets[row + 1]]
-        for chunk in range(0, width, _CHUNK):
-            stop = min(chunk + _CHUNK, width)
-            if _largest(tile[row, chunk:stop]) <= scores[row, 0]:
-                continue
-            for column in range(chunk, stop):
-                score = tile[row, column]
-                if score <= scores[row, 0] or score >= upper[row]:
-                    continue
-                place = np.searchsorted(out, start + column)
-                if place < len(out) and out[place] == start + column:
-                    continue
-                _replace_root(scores[row], ids[row], score, start + column)
+        counts[row], positions[row] = _collect_row(
+            tile[row],
+            start,
+            _ordered(low[row], kind, sign),
+            _ordered(high[row], kind, sign),
+            excluded[offsets[row] : offsets[row + 1]],
+            waiting[row],
+            counts[row],
+            positions[row],
+        )
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _replace_root(scores: Any, ids: Any, score: Any, passage: int) -> None:
-    """Put a better candidate in place of the worst: lowest score first, the higher id first among equals."""
-    size = len(scores)
-    hole = 0
-    while True:
-        child = 2 * hole + 1
-        if child >= size:
-            break
-        other = child + 1
-        if other < size and (
-            scores[other] < scores[child] or (scores[other] == scores[child] and ids[other] > ids[child])
-        ):
-            child = other
-        if scores[child] > score or (scores[child] == score and ids[child] < passage):
-            break
-        scores[hole], ids[hole] = scores[child], ids[child]
-        hole = child
-    scores[hole], ids[hole] = score, passage
+def _collect_row(
+    keys: Any, start: int, first: Any, last: Any, excluded: Any, waiting: Any, count: int, position: int
+) -> tuple[int, int]:
+    """Return how many candidates wait after this, and the column to go on from."""
+    kind, sign = keys.dtype.type, 8 * keys.itemsize - 1
+    width = len(keys)
+    for chunk in range(position, width, _CHUNK):
+        stop = min(chunk + _CHUNK, width)
+        if not _has_between(keys[chunk:stop], first, last):
+            continue
+        for part in range(chunk, stop, _PART):
+            if not _has_between(keys[part : min(part + _PART, stop)], first, last):
+                continue
+            for column in range(part, min(part + _PART, stop)):
+                if not first <= _ordered(keys[column], kind, sign) <= last:
+                    continue
+                place = np.searchsorted(excluded, start + column)
+                if place < len(excluded) and excluded[place] == start + column:
+                    continue
+                if count == len(waiting):
+                    return count, column
+                waiting[count] = start + column
+                count += 1
+    return count, width
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _insert(rows: Any, ids: Any, exact: Any, ceilings: Any, best_ids: Any, best_scores: Any) -> None:
+    """Insert passages into the sorted answers; later ones have higher ids, so they go behind equal scores."""
+    for number in range(len(rows)):
+        row, score = rows[number], exact[number]
+        place = best_scores.shape[1] - 1
+        if score >= ceilings[row] or score <= best_scores[row, place]:
+            continue
+        while place > 0 and best_scores[row, place - 1] < score:
+            best_scores[row, place], best_ids[row, place] = best_scores[row, place - 1], best_ids[row, place - 1]
+            place -= 1
+        best_scores[row, place], best_ids[row, place] = score, ids[number]

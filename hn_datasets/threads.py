@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import torch
 
 _IMPORTED_IN = os.getpid()
 
@@ -32,6 +36,26 @@ def over_rows(function: Callable[[int, int], None], num_rows: int) -> None:
         function(0, num_rows)
         return
     bounds = [num_rows * part // threads for part in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as executor:
-        for done in [executor.submit(function, begin, end) for begin, end in itertools.pairwise(bounds)]:
-            done.result()
+    for done in [_executor(os.getpid()).submit(function, begin, end) for begin, end in itertools.pairwise(bounds)]:
+        done.result()
+
+
+@lru_cache(maxsize=1)
+def _executor(process: int) -> ThreadPoolExecutor:
+    """Return the threads of this process; those of the parent are not there after a fork.
+
+    Each computes matrix products alone: the threads of OpenMP keep the cores busy for milliseconds after a product.
+    """
+    threads = num_threads()
+    started = threading.Barrier(threads + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        started.wait()
+
+    executor = ThreadPoolExecutor(threads, thread_name_prefix=f"hn-datasets-{process}", initializer=start)
+    for _ in range(threads):
+        executor.submit(int)
+    started.wait()
+    torch.set_num_threads(torch.get_num_threads())  # threads that others start later take the last number set anywhere
+    return executor

@@ -27,7 +27,8 @@ class Scores(Protocol):
     """The scores of a block of anchors against all passages; computed as asked for, never held whole.
 
     Attributes:
-        slack: shape ``[num_anchors]``, float32, at least 0: how far a value of ``tile`` may be from that of ``pairs``.
+        slack: shape ``[num_anchors]``, float32, at least 0: how far a value of ``tile`` may be from that of ``pairs``,
+            before it is rounded to bfloat16 where the tile is bfloat16.
     """
 
     slack: Floats
@@ -35,7 +36,7 @@ class Scores(Protocol):
     def tile(self, start: int, stop: int) -> Floats | torch.Tensor:
         """Return fast scores of all anchors against passages ``start`` to ``stop``: ``[num_anchors, stop - start]``.
 
-        A float32 array, or a tensor where the scores lie on another device than the CPU.
+        A float32 array, a bfloat16 tensor on the CPU, or a tensor on another device.
         """
 
     def pairs(self, rows: Ids, ids: Ids) -> Floats:

@@ -93,16 +93,24 @@ def watch_memory(measurement: Measurement, pid: int | None = None) -> Iterator[N
         thread.join()
 
 
-def measure(work: Callable[[], Any], runs: int = 3, prepare: Callable[[], Any] | None = None) -> Measurement:
+def measure(
+    work: Callable[[], Any],
+    runs: int = 3,
+    prepare: Callable[[], Any] | None = None,
+    most_seconds: float = 180,
+) -> Measurement:
     """Run work in this process.
 
     Args:
         work: what is timed.
         runs: how often.
         prepare: called before every run, not timed.
+        most_seconds: no further run is begun that is likely to end later than this.
     """
     measurement = Measurement()
     for number in range(runs):
+        if number and sum(measurement.runs) * (number + 1) / number > most_seconds:
+            break
         if prepare is not None:
             prepare()
         if number == 0:
