@@ -625,3 +625,14 @@ def test_a_cache_that_cannot_be_written_is_one_line(hub, client, repo_id, one):
     error = client.start(release, repo_id, one, "1.0.0", {"HN_DATASETS_CACHE": f"{one}/rows.parquet"}).result()["error"]
     assert error[0] == "StoreError" and "set HN_DATASETS_CACHE to another folder" in error[1]
     assert repo_id not in hub.state()
+
+
+def test_a_configuration_of_a_human_is_not_replaced_by_one_of_its_name(hub, client, repo_id, one):
+    hub.create_repository(repo_id)
+    card = "---\nlicense: mit\nconfigs:\n- config_name: triplet\n  data_files: raw/*.parquet\n---\n# By hand\n"
+    commit_by_hand(hub, repo_id, ("README.md", card))
+    error = client.start(release, repo_id, one, "1.0.0", {"layouts": ["n-tuple", "triplet"]}).result()["error"]
+    assert error[0] == "ReleaseError" and "room for the configuration 'triplet'" in error[1]
+    client.run(release, repo_id, one, "1.0.0", {})
+    client.run(release, repo_id, one, "1.1.0", {})
+    assert "config_name: triplet" in client.run(read_back, repo_id, "v1.1.0")[0]

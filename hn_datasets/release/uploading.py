@@ -138,12 +138,12 @@ def _commit(
             return Uploaded(version, commit, None)
         if not upload.create_pr:
             _finish_last(repository, head)
-        check_room(repository, head, staged.patterns)
         for addition in additions:
             # The client leaves a file out that the branch had when it was sent: by now it may be gone, or another one.
             addition._remote_oid = None
         place = find_place(head, version, draft, upload.compare_with)
         record = write_papers(draft, place, staged, token=repository.token)
+        check_room(repository, head, staged.patterns)
         try:
             info = repository.api.create_commit(
                 repository.repo_id,
