@@ -337,16 +337,16 @@ class HardNegativeMiner:
         """Return the negatives, and the score of the best passage that is no positive (-inf if there is none)."""
         recipe = self.recipe
         seeds = row_seeds(recipe.seed or 0, digest_texts(anchors))
-        best = Search(np.full(len(anchors), np.inf), 1)
+        best = Search(np.full(len(anchors), np.inf), 1, excluded)
         if isinstance(recipe.method, RandomNegatives):
-            (top,) = k_best_below(self._scorer, anchors, [best], excluded, scores)
+            (top,) = k_best_below(scores, [best])
             ids = draw_uniformly(seeds, len(self.corpus), recipe.num_negatives, excluded)
             drawn = np.full(ids.shape, -np.inf, dtype=np.float32)
             drawn[ids >= 0] = scores.pairs(np.nonzero(ids >= 0)[0], ids[ids >= 0])
             return sort_by_score(ids, drawn), top.scores[:, 0]
-        wanted = Search(ceilings, recipe.method.skip + recipe.pool_size)
+        wanted = Search(ceilings, recipe.method.skip + recipe.pool_size, excluded)
         searches = [wanted] if np.isposinf(ceilings).all() else [wanted, best]
-        answers = k_best_below(self._scorer, anchors, searches, excluded, scores)
+        answers = k_best_below(scores, searches)
         return choose(answers[0], recipe, seeds, self._passage_keys), answers[-1].scores[:, 0]
 
     @property

@@ -92,6 +92,7 @@ class DenseScores:
 
     def __init__(self, scorer: DenseScorer, anchors: Floats) -> None:
         self._scorer = scorer
+        self.num_passages = scorer.num_passages
         self._anchors = anchors
         self._block = torch.from_numpy(anchors).to(scorer.device, scorer.precision)
         lengths, losses = _lengths(anchors, self._block.cpu())

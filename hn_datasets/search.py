@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hn_datasets.teachers.base import Floats, Ids, Scorer, Scores
+from hn_datasets.teachers.base import Floats, Ids, Scores
 from hn_datasets.texts import Ragged
 from hn_datasets.threads import over_rows
 
@@ -36,10 +36,17 @@ Keys = npt.NDArray[np.int16] | npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Search:
-    """One question to all anchors: the ``k`` best below ``ceilings`` (shape ``[num_anchors]``, float64)."""
+    """One question to all anchors: the ``k`` best passages that may be picked.
+
+    Attributes:
+        ceilings: shape ``[num_anchors]``, float64; a score has to be strictly below.
+        k: how many.
+        excluded: for each anchor the ids, in rising order, of passages that are never picked.
+    """
 
     ceilings: npt.NDArray[np.float64]
     k: int
+    excluded: Ragged
 
 
 @dataclass(frozen=True)
@@ -55,35 +62,28 @@ class Found:
     scores: Floats
 
 
-def k_best_below(
-    scorer: Scorer, anchors: Sequence[str], searches: Sequence[Search], excluded: Ragged, scores: Scores | None = None
-) -> list[Found]:
+def k_best_below(scores: Scores, searches: Sequence[Search]) -> list[Found]:
     """Answer several searches with one pass over the scores.
 
     Strictly below the ceiling; higher scores first, ties to the lower id.
 
     Args:
-        scorer: the teacher with its corpus.
-        anchors: n texts.
-        searches: any number of (ceilings, k); each gets its own answer.
-        excluded: n lists of passage ids in rising order that are never picked.
-        scores: the scores of these anchors, where the caller has opened them already.
+        scores: those of the anchors against the whole corpus.
+        searches: any number of questions; each gets its own answer.
 
     Returns:
         One ``Found`` per search. A row is short only if fewer than k passages of the whole corpus qualify.
     """
-    if scores is None:
-        scores = scorer.scores(anchors)
-    picks = [_Pick.start(search, scores, excluded) for search in searches]
-    for start in range(0, scorer.num_passages, TILE_COLUMNS):
-        tile = scores.tile(start, min(start + TILE_COLUMNS, scorer.num_passages))
+    picks = [_Pick.start(search, scores) for search in searches]
+    for start in range(0, scores.num_passages, TILE_COLUMNS):
+        tile = scores.tile(start, min(start + TILE_COLUMNS, scores.num_passages))
         for pick in picks:
             if isinstance(tile, torch.Tensor) and not _is_scannable(tile):
                 pick.offer_tensor(tile, start)
             else:
                 pick.offer(_keys(tile), start)
     for pick in picks:
-        pick.settle_rows(np.arange(len(anchors)))
+        pick.settle_rows(np.arange(len(pick.counts)))
     return [pick.found for pick in picks]
 
 
@@ -99,18 +99,17 @@ class _Pick:
 
     search: Search
     scores: Scores
-    excluded: Ragged
     found: Found
     waiting: Ids
     counts: Ids
 
     @classmethod
-    def start(cls, search: Search, scores: Scores, excluded: Ragged) -> _Pick:
+    def start(cls, search: Search, scores: Scores) -> _Pick:
         """Return a search that has seen no passage."""
         shape = (len(search.ceilings), search.k)
         found = Found(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
         waiting = np.empty((shape[0], WAITING), np.int64)
-        return cls(search, scores, excluded, found, waiting, np.zeros(shape[0], np.int64))
+        return cls(search, scores, found, waiting, np.zeros(shape[0], np.int64))
 
     def bounds(self) -> tuple[Floats, Floats]:
         """Return the lowest and the highest tile score of a candidate, shape ``[num_anchors]`` each.
@@ -126,7 +125,7 @@ class _Pick:
         A row that has as many candidates as can wait stops, and goes on once they are settled.
         """
         positions = np.zeros(len(tile), np.int64)
-        out = self.excluded
+        out = self.search.excluded
         while True:
             low, high = (_keys(_like(bound, tile)) for bound in self.bounds())
             over_rows(
@@ -144,8 +143,9 @@ class _Pick:
         """Do the same on the tile's device; the tile itself gives a first bound."""
         low, high = self.bounds()
         slack = self.scores.slack.astype(np.float64)
-        here = (self.excluded.values >= start) & (self.excluded.values < start + tile.shape[1])
-        rows, columns = self.excluded.rows[here], self.excluded.values[here] - start
+        out = self.search.excluded
+        here = (out.values >= start) & (out.values < start + tile.shape[1])
+        rows, columns = out.rows[here], out.values[here] - start
         allowed = tile <= _column(high, tile)
         allowed[torch.from_numpy(rows).to(tile.device), torch.from_numpy(columns).to(tile.device)] = False
         if self.search.k <= tile.shape[1]:

@@ -23,16 +23,14 @@ class Table:
         noise = np.random.default_rng(seed).uniform(-1, 1, exact.shape) * slack * 0.999
         self.fast = (exact + noise).astype(np.float32) if slack else self.exact
         self.num_passages = exact.shape[1]
-        self.opened = []
 
     def scores(self, anchors):
-        self.opened.append(len(anchors))
         return Rows(self, np.array([int(anchor) for anchor in anchors]))
 
 
 class Rows:
     def __init__(self, table, rows):
-        self.table, self.rows = table, rows
+        self.table, self.rows, self.num_passages = table, rows, table.num_passages
         self.slack = np.full(len(rows), table.bound, dtype=np.float32)
 
     def tile(self, start, stop):
@@ -75,8 +73,8 @@ def test_the_k_best_below_a_ceiling(num_passages, slack, tensors):
     ceilings[5] = -9  # nothing qualifies
     excluded = lists(rng, 40, num_passages, 30)
     table = Table(exact, slack, tensors=tensors)
-    searches = [Search(ceilings, 4), Search(np.full(40, np.inf), 1)]
-    below, best = k_best_below(table, [str(row) for row in range(40)], searches, excluded)
+    searches = [Search(ceilings, 4, excluded), Search(np.full(40, np.inf), 1, excluded)]
+    below, best = k_best_below(table.scores(range(40)), searches)
     assert (below.ids == brute_force(exact, ceilings, 4, excluded)).all()
     assert (best.ids == brute_force(exact, np.full(40, np.inf), 1, excluded)).all()
     found = below.ids >= 0
@@ -90,14 +88,14 @@ def test_ties_go_to_the_lower_id(slack):
     exact = rng.integers(0, 4, (30, 6000)).astype(np.float32) / 4
     ceilings = np.tile([0.75, 0.5, np.inf], 10)
     excluded = lists(rng, 30, 200, 10)
-    (found,) = k_best_below(Table(exact, slack), [str(row) for row in range(30)], [Search(ceilings, 6)], excluded)
+    (found,) = k_best_below(Table(exact, slack).scores(range(30)), [Search(ceilings, 6, excluded)])
     assert (found.ids == brute_force(exact, ceilings, 6, excluded)).all()
 
 
 def test_a_score_equal_to_the_ceiling_does_not_qualify():
     exact = np.array([[0.5, 0.25, 0.5, 0.125]])
     none = Ragged(np.zeros(2, np.int64), np.empty(0, np.int64))
-    (found,) = k_best_below(Table(exact, 1e-3), ["0"], [Search(np.array([0.5]), 3)], none)
+    (found,) = k_best_below(Table(exact, 1e-3).scores([0]), [Search(np.array([0.5]), 3, none)])
     assert found.ids.tolist() == [[1, 3, -1]]
 
 
@@ -109,7 +107,7 @@ def test_more_scores_within_the_slack_than_can_wait(tensors):
     exact[9] = 3 + np.arange(3000) * 1e-6
     none = Ragged(np.zeros(21, np.int64), np.empty(0, np.int64))
     table = Table(exact, 1e-2, tensors=tensors)
-    (found,) = k_best_below(table, [str(row) for row in range(20)], [Search(np.full(20, np.inf), 3)], none)
+    (found,) = k_best_below(table.scores(range(20)), [Search(np.full(20, np.inf), 3, none)])
     assert (found.ids == brute_force(table.exact, np.full(20, np.inf), 3, none)).all()
 
 
@@ -121,7 +119,7 @@ def test_the_answer_depends_on_no_tile_size(monkeypatch, columns, slack):
     exact = rng.integers(-50, 50, (25, 900)) / 64
     ceilings = rng.uniform(-0.7, 0.7, 25)
     excluded = lists(rng, 25, 900, 40)
-    (found,) = k_best_below(Table(exact, slack), [str(row) for row in range(25)], [Search(ceilings, 5)], excluded)
+    (found,) = k_best_below(Table(exact, slack).scores(range(25)), [Search(ceilings, 5, excluded)])
     assert (found.ids == brute_force(exact.astype(np.float32), ceilings, 5, excluded)).all()
 
 
@@ -140,7 +138,7 @@ def test_scores_rounded_to_bfloat16_give_the_same_answer(shift):
             return rows
 
     table = Rounded(exact, 1e-3, tensors=True)
-    (found,) = k_best_below(table, [str(row) for row in range(30)], [Search(ceilings, 4)], excluded)
+    (found,) = k_best_below(table.scores(range(30)), [Search(ceilings, 4, excluded)])
     assert (found.ids == brute_force(exact, ceilings, 4, excluded)).all()
 
 

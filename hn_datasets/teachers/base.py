@@ -27,10 +27,12 @@ class Scores(Protocol):
     """The scores of a block of anchors against all passages; computed as asked for, never held whole.
 
     Attributes:
+        num_passages: size of the corpus.
         slack: shape ``[num_anchors]``, float32, at least 0: how far a value of ``tile`` may be from that of ``pairs``,
             before it is rounded to bfloat16 where the tile is bfloat16.
     """
 
+    num_passages: int
     slack: Floats
 
     def tile(self, start: int, stop: int) -> Floats | torch.Tensor:

@@ -137,6 +137,7 @@ class BM25Scores:
 
     def __init__(self, scorer: BM25Scorer, anchors: TermCounts) -> None:
         self._scorer = scorer
+        self.num_passages = scorer.num_passages
         self._terms = anchors.terms
         self._entries = anchors.offsets
         self._counts = anchors.counts.astype(np.float64)
