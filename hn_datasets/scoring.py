@@ -93,7 +93,7 @@ class DenseScores:
     def __init__(self, scorer: DenseScorer, anchors: Floats) -> None:
         self._scorer = scorer
         self.num_passages = scorer.num_passages
-        self._anchors = anchors
+        self.anchors = anchors
         self._block = torch.from_numpy(anchors).to(scorer.device, scorer.precision)
         lengths, losses = _lengths(anchors, self._block.cpu())
         largest_length, largest_loss = scorer.largest
@@ -101,10 +101,14 @@ class DenseScores:
         slack = losses * largest_length + (lengths + losses) * (largest_loss + 1.01 * adding * largest_length)
         self.slack: Floats = (slack + TINY).astype(np.float32)
 
+    def of_rows(self, rows: Ids) -> DenseScores:
+        """Return the scores of some of the anchors."""
+        return DenseScores(self._scorer, self.anchors[rows])
+
     def tile(self, start: int, stop: int) -> Floats | torch.Tensor:
         """Return ``[num_anchors, stop - start]``: a float32 array, or a tensor for bfloat16 or another device."""
         passages = self._scorer.matrix[start:stop].to(self._scorer.device).T
-        with _float32_products():
+        with float32_products():
             if self._scorer.device.type != "cpu":
                 return self._block @ passages
             tile = torch.empty(len(self._block), stop - start, dtype=self._scorer.precision)
@@ -113,12 +117,12 @@ class DenseScores:
 
     def pairs(self, rows: Ids, ids: Ids) -> Floats:
         """Return the score of each (anchor row, passage id) pair, shape ``[n]``, float32."""
-        return dot_products(self._anchors, self._scorer.passages, rows, ids)
+        return dot_products(self.anchors, self._scorer.passages, rows, ids)
 
     def of_texts(self, rows: Ids, texts: Sequence[str]) -> Floats:
         """Return the score of each (anchor row, text) pair, shape ``[n]``, float32."""
         passages = self._scorer.store.vectors(self._scorer.encoder, "passage", list(texts))
-        return dot_products(self._anchors, passages, rows, np.arange(len(texts)))
+        return dot_products(self.anchors, passages, rows, np.arange(len(texts)))
 
 
 def open_scorer(teacher: Teacher, corpus: Corpus, store: EmbeddingStore) -> Scorer:
@@ -190,7 +194,7 @@ def _dot_products(
 
 
 @contextlib.contextmanager
-def _float32_products() -> Iterator[None]:
+def float32_products() -> Iterator[None]:
     """Keep matrix products in float32 where the user has allowed TF32 or bfloat16: the slack counts on it."""
     before = torch.get_float32_matmul_precision()
     if before == "highest":
