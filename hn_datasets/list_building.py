@@ -1,6 +1,6 @@
 """Making inverted lists: trained, filled and measured by blocks, and kept on disk beside the vectors.
 
-Two files: FAISS's index, and what was measured on it. Both are named after their content, and the second one, which is
+Two files: FAISS's index, and how it is to be searched. Both are named after their content, and the second one, which is
 written last, makes the first one valid; so the lists of a corpus are there whole or not at all, and made once.
 """
 
@@ -15,20 +15,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from filelock import FileLock
 
 from hn_datasets.errors import ArgumentError, StoreError
 from hn_datasets.files import is_intact, rename_checked, temporary_file, write_checked
-from hn_datasets.inverted_lists import (
-    InvertedLists,
-    Measured,
-    Stage,
-    load_faiss,
-    row_transform,
-    rows_of,
-    view_codes,
-)
+from hn_datasets.inverted_lists import InvertedLists, Stage, load_faiss, multiply
+from hn_datasets.quantized import LEVELS
+from hn_datasets.scoring import Corpus8, open_rounded
 from hn_datasets.teachers.base import Floats
 from hn_datasets.texts import digest_of
 
@@ -38,25 +31,27 @@ INDEX_VERSION = 1
 TRAINING_ROWS = 64
 """Passages for each centroid in training; FAISS wants 39 at least."""
 
+MOST_TRAINING_ROWS = 1 << 18
 BLOCK_ROWS = 16_384
 
-TARGET_RECALL = 0.99
-"""Share of the nearest passages that the lists of the first stage hold; REACHED_RECALL of those at its reach."""
+TARGET_RECALL = 0.995
+"""Share of the nearest passages of a sample that the lists of the first stage hold."""
 
 REACHED_RECALL = 0.98
+"""Share of those at its reach that the lists of a stage hold."""
 
 NEAREST_RANKS = 64
 """What counts as nearest."""
 
-STAGE_FACTOR = 4
+STAGE_FACTOR = 3
 """How many times as many lists the second stage reads."""
 
-SAMPLE_ANCHORS = 128
+SAMPLE_ANCHORS = 256
 SAMPLE_PASSAGES = 1 << 18
 
 
-def open_lists(passages: Floats, index: str) -> InvertedLists:
-    """Return the lists of a corpus; they are made first where they are missing or damaged.
+def open_lists(passages: Floats, index: str) -> tuple[InvertedLists, Corpus8]:
+    """Return the lists of a corpus, made first where they are missing or damaged, and the integers in them.
 
     Args:
         passages: shape ``[num_passages, dimension]``, memory-mapped from a file that is named after its content; the
@@ -64,99 +59,96 @@ def open_lists(passages: Floats, index: str) -> InvertedLists:
         index: for instance ``"IVF4096,SQ8"``.
 
     Raises:
-        ArgumentError: faiss is missing, or the corpus has fewer passages than lists.
+        ArgumentError: faiss is missing, the corpus has fewer passages than lists, or the lengths of its vectors differ
+            too much for 8-bit codes.
         StoreError: the files cannot be written.
     """
     load_faiss()
     source = Path(str(getattr(passages, "filename")))  # noqa: B009 - an ndarray, for the type checker
+    corpus8 = open_rounded(passages, source)
+    if corpus8 is None:
+        raise ArgumentError(
+            f"Expected vectors of similar lengths for index={index!r}, got some that are far longer than others; leave "
+            "index out."
+        )
     key, directory = digest_of(source.name, index, str(INDEX_VERSION)), source.parent
     found = _find(key, directory)
     if found is None:
         try:
             with FileLock(directory / f"{key}.lock"):  # another process may be making the same
-                found = _find(key, directory) or _make(passages, index, key, directory)
+                found = _find(key, directory) or _make(corpus8, index, key, directory)
         except StoreError:
             raise
         except OSError as error:
             reason = error.strerror or str(error)
             raise StoreError(error.errno, f"Could not write to {directory} ({reason}); free some space.") from error
-    return InvertedLists(directory / found.lists, found)
+    return found, corpus8
 
 
-def _find(key: str, directory: Path) -> Measured | None:
-    """Return what is known of lists that are there and intact; damaged files are removed."""
+def _find(key: str, directory: Path) -> InvertedLists | None:
+    """Return lists that are there and intact; damaged files are removed."""
     for path in sorted(directory.glob(f"{key}-*.json")):
         if is_intact(path, f"{key}-"):
             data = json.loads(path.read_text(encoding="utf-8"))
-            found = Measured(**{**data, "stages": tuple(Stage(**stage) for stage in data["stages"])})
-            lists = directory / found.lists
+            lists = directory / str(data["lists"])
             if lists.exists() and is_intact(lists, f"{key}-"):
-                return found
+                return InvertedLists(lists, tuple(Stage(**stage) for stage in data["stages"]))
             lists.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
     return None
 
 
-def _make(passages: Floats, index: str, key: str, directory: Path) -> Measured:
+def _make(corpus8: Corpus8, index: str, key: str, directory: Path) -> InvertedLists:
     faiss = load_faiss()
-    filled, length, loss = _fill(passages, index)
+    filled = _train(corpus8, index)
+    for vectors in _blocks(corpus8, len(corpus8.integers)):
+        filled.add(vectors)
     with temporary_file(directory) as file:
         faiss.write_index(filled, faiss.PyCallbackIOWriter(file.write, 1 << 20))
     del filled
     path = rename_checked(Path(file.name), f"{key}-", ".faiss")
-    measured = Measured(path.name, length, loss, _choose_stages(InvertedLists(path), passages))
-    write_checked(directory, f"{key}-", ".json", [json.dumps(asdict(measured)).encode()])
-    return measured
+    stages = _choose_stages(InvertedLists(path), corpus8)
+    data = {"lists": path.name, "stages": [asdict(stage) for stage in stages]}
+    write_checked(directory, f"{key}-", ".json", [json.dumps(data).encode()])
+    return InvertedLists(path, stages)
 
 
-def _fill(passages: Floats, index: str) -> tuple[Any, float, float]:
-    """Return a FAISS index of all passages, and upper bounds of the length and the loss of its rows."""
-    filled = _train(passages, index)
-    scale, shift = row_transform(filled)
-    lengths, losses = 0.0, 0.0
-    for block in _blocks(passages):
-        filled.add(block)
-        codes = filled.sq.compute_codes(block) if hasattr(filled, "sq") else block.view(np.uint8)
-        rows = rows_of(view_codes(filled, codes), torch.bfloat16).float().numpy()
-        lengths = max(lengths, float(np.linalg.norm(rows, axis=1).max()))
-        losses = max(losses, float(np.linalg.norm(block - (rows * scale + shift), axis=1).max()))
-    return filled, 1.01 * lengths, 1.01 * losses
-
-
-def _train(passages: Floats, index: str) -> Any:
-    """Return an empty FAISS index with its centroids and the ranges of its codes."""
+def _train(corpus8: Corpus8, index: str) -> Any:
+    """Return an empty FAISS index with its centroids, whose codes are the integers of the corpus and 127."""
     faiss = load_faiss()
-    trained = faiss.index_factory(passages.shape[1], index, faiss.METRIC_INNER_PRODUCT)
-    if len(passages) < trained.nlist:
+    num_passages, dimension = corpus8.integers.shape
+    trained = faiss.index_factory(dimension, index, faiss.METRIC_INNER_PRODUCT)
+    if num_passages < trained.nlist:
         raise ArgumentError(
-            f"Expected a corpus of at least {trained.nlist:,} passages for index={index!r}, got {len(passages):,}; "
+            f"Expected a corpus of at least {trained.nlist:,} passages for index={index!r}, got {num_passages:,}; "
             "name fewer lists, or leave index out."
         )
-    trained.cp.min_points_per_centroid = 1  # FAISS prints a warning otherwise
-    if hasattr(trained, "sq"):
-        trained.by_residual = False
+    trained.cp.min_points_per_centroid = 1  # or FAISS prints a warning
+    trained.by_residual = False
     # Passages stand in the order of their digests: the first ones are a sample, the same whatever the order of rows.
-    trained.train(np.array(passages[: TRAINING_ROWS * trained.nlist]))
-    if trained.code_size == trained.d:  # of SQ8; what lies outside the range of the sample would be cut off
-        lowest = np.min([block.min(axis=0) for block in _blocks(passages)], axis=0)
-        highest = np.max([block.max(axis=0) for block in _blocks(passages)], axis=0)
-        faiss.copy_array_to_vector(np.concatenate([lowest, highest - lowest]), trained.sq.trained)
+    num_rows = min(num_passages, TRAINING_ROWS * trained.nlist, max(MOST_TRAINING_ROWS, trained.nlist))
+    trained.train(np.concatenate(list(_blocks(corpus8, num_rows))))
+    lowest = np.full(dimension, -(LEVELS + 0.5) * corpus8.unit, np.float32)
+    faiss.copy_array_to_vector(
+        np.concatenate([lowest, np.full(dimension, 255 * corpus8.unit, np.float32)]), trained.sq.trained
+    )
     return trained
 
 
-def _blocks(passages: Floats) -> Iterator[Floats]:
-    for start in range(0, len(passages), BLOCK_ROWS):
-        yield np.array(passages[start : start + BLOCK_ROWS])
+def _blocks(corpus8: Corpus8, num_rows: int) -> Iterator[Floats]:
+    """Yield the vectors of the first passages, as rounded, by blocks."""
+    for start in range(0, num_rows, BLOCK_ROWS):
+        yield corpus8.integers[start : min(start + BLOCK_ROWS, num_rows)].float().numpy() * np.float32(corpus8.unit)
 
 
-def _choose_stages(lists: InvertedLists, passages: Floats) -> tuple[Stage, ...]:
+def _choose_stages(lists: InvertedLists, corpus8: Corpus8) -> tuple[Stage, ...]:
     """Choose how many lists are read: as few as hold the nearest passages, then a few times as many.
 
     A stage that would read more than half of the lists is left out: exact search is no slower.
     """
-    recall, edges = _measure_recall(lists, passages)
+    recall, edges = _measure_recall(lists, corpus8)
     first = 1 + int(np.argmax(recall[0] >= TARGET_RECALL))
-    scale = max(1.0, len(passages) / SAMPLE_PASSAGES)
+    scale = max(1.0, len(corpus8.integers) / SAMPLE_PASSAGES)
     stages = []
     for num_lists in (first, STAGE_FACTOR * first):
         if 2 * num_lists <= lists.num_lists:
@@ -165,7 +157,7 @@ def _choose_stages(lists: InvertedLists, passages: Floats) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def _measure_recall(lists: InvertedLists, passages: Floats) -> tuple[npt.NDArray[np.float64], list[int]]:
+def _measure_recall(lists: InvertedLists, corpus8: Corpus8) -> tuple[npt.NDArray[np.float64], list[int]]:
     """Return which share of the passages of a band of ranks the 1, 2, ... nearest lists of an anchor hold.
 
     Anchors and ranked passages are samples of the passages.
@@ -173,7 +165,9 @@ def _measure_recall(lists: InvertedLists, passages: Floats) -> tuple[npt.NDArray
     Returns:
         Shape ``[num_bands, num_lists]``, and the first rank of each band, with the end of the last.
     """
-    sample, anchors = np.array(passages[:SAMPLE_PASSAGES]), np.array(passages[-SAMPLE_ANCHORS:])
+    sample, anchors = (
+        part.numpy() for part in (corpus8.integers[:SAMPLE_PASSAGES], corpus8.integers[-SAMPLE_ANCHORS:])
+    )
     list_of = np.empty(len(sample), np.int64)
     for number in range(lists.num_lists):
         ids = lists.ids(number)
@@ -184,7 +178,9 @@ def _measure_recall(lists: InvertedLists, passages: Floats) -> tuple[npt.NDArray
     places = np.argsort(lists.nearest(anchors, lists.num_lists), axis=1)
     counts = np.zeros((len(edges) - 1, lists.num_lists))
     for anchor, place in zip(anchors, places, strict=True):
-        ranking = np.argsort(-(sample @ anchor), kind="stable")[1:]  # the first one is the anchor itself
+        ranking = np.argsort(-multiply(anchor[None], sample)[0], kind="stable")[
+            1:
+        ]  # the first one is the anchor itself
         for band, (start, stop) in enumerate(itertools.pairwise(edges)):
             counts[band] += np.bincount(place[list_of[ranking[start:stop]]], minlength=lists.num_lists)
     return np.cumsum(counts, axis=1) / np.maximum(1, counts.sum(axis=1, keepdims=True)), edges
