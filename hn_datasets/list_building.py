@@ -177,10 +177,9 @@ def _measure_recall(lists: InvertedLists, corpus8: Corpus8) -> tuple[npt.NDArray
         edges.append(4 * edges[-1])
     places = np.argsort(lists.nearest(anchors, lists.num_lists), axis=1)
     counts = np.zeros((len(edges) - 1, lists.num_lists))
-    for anchor, place in zip(anchors, places, strict=True):
-        ranking = np.argsort(-multiply(anchor[None], sample)[0], kind="stable")[
-            1:
-        ]  # the first one is the anchor itself
+    for number, place in enumerate(places):
+        falling = -multiply(anchors[number : number + 1], sample)[0]
+        ranking = np.argsort(falling, kind="stable")[1:]  # the first one is the anchor itself
         for band, (start, stop) in enumerate(itertools.pairwise(edges)):
             counts[band] += np.bincount(place[list_of[ranking[start:stop]]], minlength=lists.num_lists)
     return np.cumsum(counts, axis=1) / np.maximum(1, counts.sum(axis=1, keepdims=True)), edges
