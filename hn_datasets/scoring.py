@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,6 @@ class DenseScorer:
         self.matrix = torch.from_numpy(np.load(path, mmap_mode="c"))
         if self.device.type == "cuda" and self.matrix.nbytes < 0.5 * torch.cuda.mem_get_info(self.device)[0]:
             self.matrix = self.matrix.to(self.device)
-        self._longest: float | None = None
 
     def scores(self, anchors: Sequence[str]) -> DenseScores:
         """Return the scores of these anchors against the corpus."""
@@ -92,13 +92,19 @@ class DenseScorer:
             torch.set_num_threads(1)  # the threads of the parent did not come along, and waiting for them never ends
         return DenseScores(self, self.store.vectors(self.encoder, "anchor", list(anchors)))
 
-    @property
+    @cached_property
     def longest(self) -> float:
         """Upper bound of the length of a passage."""
-        if self._longest is None:
-            blocks = (self.passages[start : start + BLOCK_ROWS] for start in range(0, self.num_passages, BLOCK_ROWS))
-            self._longest = max(float(_lengths(block).max()) for block in blocks)
-        return self._longest
+        return max(float(_lengths(block).max()) for block in self._blocks())
+
+    @cached_property
+    def mean_passage(self) -> npt.NDArray[np.float64]:
+        """Mean vector of the passages, shape ``[d]``, float64."""
+        total = sum(block.sum(axis=0, dtype=np.float64) for block in self._blocks())
+        return np.asarray(total / self.num_passages)
+
+    def _blocks(self) -> Iterator[Floats]:
+        return (self.passages[start : start + BLOCK_ROWS] for start in range(0, self.num_passages, BLOCK_ROWS))
 
 
 class DenseScores:
@@ -149,6 +155,11 @@ class DenseScores:
     def of_texts(self, rows: Ids, texts: Sequence[str]) -> Floats:
         """Return the score of each (anchor row, text) pair, shape ``[n]``, float32."""
         return dot_products(self.exact.anchors, self.passage_vectors(texts), rows, np.arange(len(texts)))
+
+    @property
+    def mean_passage(self) -> npt.NDArray[np.float64]:
+        """Mean vector of the passages, shape ``[d]``, float64."""
+        return self._scorer.mean_passage
 
     def passage_vectors(self, texts: Sequence[str]) -> Floats:
         """Return the vectors of texts as passages, shape ``[len(texts), d]``, float32."""
