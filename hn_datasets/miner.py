@@ -6,7 +6,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,18 @@ from hn_datasets.columns import (
     read_pairs,
     resolve_columns,
 )
+from hn_datasets.ensembling import Mined, View, mine_alone, mine_ensemble
 from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning, TextError, WeakTeacherWarning
 from hn_datasets.guards import Duplicates, Guard, merge
 from hn_datasets.methods import Method, RandomNegatives, TopKPercPos
+from hn_datasets.modes import members_of
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
-from hn_datasets.sampling import choose, draw_uniformly, row_seeds, sort_by_score
+from hn_datasets.sampling import Uint64s, draw_uniformly, row_seeds, sort_by_score
 from hn_datasets.scoring import open_scorer
-from hn_datasets.search import Found, Search, k_best_below
+from hn_datasets.search import Search, k_best_below
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.base import Encoder, Floats, Ids, Ranker, Scorer, Scores, Teacher
+from hn_datasets.teachers.ensemble import EnsembleTeacher, list_members, named_errors
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
 from hn_datasets.texts import AnchorPositives, Corpus, Digests, Ragged, digest_texts
 
@@ -53,17 +56,10 @@ MINED_FEATURES = Features(
 )
 """The columns that mining adds."""
 
+ENSEMBLE_FEATURES = Features({"negative_teachers": List(Value("string"))})
+"""What an ensemble adds beside them."""
+
 TeacherLike = str | Path | SentenceTransformer | Teacher
-
-
-@dataclass(frozen=True)
-class _Mined:
-    """The added columns of a block of rows, as arrays; shapes ``[n, k]``, ``[n]``, ``[n]`` and ``[n]``."""
-
-    found: Found
-    positive_scores: Floats
-    ceilings: npt.NDArray[np.float64]
-    top_scores: Floats
 
 
 class HardNegativeMiner:
@@ -154,7 +150,7 @@ class HardNegativeMiner:
         """
         anchor, positive = resolve_columns(dataset, anchor_column_name, positive_column_name)
         draft = Recipe(
-            teacher={},
+            teacher=teacher.spec() if isinstance(teacher, EnsembleTeacher) else {},
             method=method if method is not None else TopKPercPos(),
             num_negatives=num_negatives,
             sampling=sampling,
@@ -204,7 +200,7 @@ class HardNegativeMiner:
         occur in several rows, use ``from_dataset``. Arguments and errors are those of ``from_dataset``.
         """
         draft = Recipe(
-            teacher={},
+            teacher=teacher.spec() if isinstance(teacher, EnsembleTeacher) else {},
             method=method if method is not None else TopKPercPos(),
             num_negatives=num_negatives,
             sampling=sampling,
@@ -226,7 +222,8 @@ class HardNegativeMiner:
 
     def features(self, features: Features) -> Features:
         """Return the features of the mined dataset: those given, and the added columns."""
-        return Features({**features, **MINED_FEATURES})
+        added = ENSEMBLE_FEATURES if self._names else {}
+        return Features({**features, **MINED_FEATURES, **added})
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Return the added columns for a batch of rows.
@@ -238,7 +235,8 @@ class HardNegativeMiner:
             ``negatives`` (texts, best first), ``negative_ids`` (int64, rows of the corpus), ``negative_scores``
             (float32, falling), ``positive_score`` (float32, the lowest of the row's positives), ``ceiling`` (float64,
             every negative is strictly below; inf if there is none) and ``top_score`` (float32, the best passage that is
-            no positive, ceiling or not). A skipped row has no negatives and NaN.
+            no positive, ceiling or not). A skipped row has no negatives and NaN. An ensemble adds
+            ``negative_teachers``, the name of each negative's teacher.
 
         Raises:
             ColumnError: a column is missing or holds no text.
@@ -251,11 +249,21 @@ class HardNegativeMiner:
         ]
         return self._columns(mined, kept, num_rows)
 
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """Names of the teachers of an ensemble; none for another teacher."""
+        return tuple(members_of(self.recipe.teacher))
+
     @cached_property
-    def _scorer(self) -> Scorer:
+    def _scorers(self) -> list[tuple[str | None, Scorer]]:
+        """Name and scorer of every teacher of an ensemble, or the scorer of the one teacher, without a name."""
         # Whoever made the miner has had the teacher; a worker that was not forked only loads it again.
         teacher = teacher_from_spec(self.recipe.teacher, trust_remote_code=True)
-        return open_scorer(teacher, self.corpus, self.store)
+        scorers: list[tuple[str | None, Scorer]] = []
+        for name, member in list_members(teacher):
+            with named_errors(name):
+                scorers.append((name, open_scorer(member, self.corpus, self.store)))
+        return scorers
 
     def _prepare(self, teacher: Teacher, anchors: Iterator[pa.Array]) -> None:
         """Embed or index the corpus and the anchors, so that workers and later calls only read."""
@@ -267,16 +275,24 @@ class HardNegativeMiner:
                 WeakTeacherWarning,
                 stacklevel=3,
             )
+        members = list_members(teacher)
+        for name, member in members if len(members) > 1 else ():
+            if isinstance(member, Ranker):  # before anything is encoded: what it lacks shows now
+                with named_errors(name):
+                    open_scorer(member, self.corpus, self.store)
         start = time.perf_counter()
-        if isinstance(teacher, Encoder):
-            self.store.embed(teacher, "passage", self.corpus.column, self.corpus.digests)
-            chunks = list(anchors)
-            if chunks:
-                texts = pa.chunked_array(chunks)
-                self.store.embed(teacher, "anchor", texts, digest_texts(texts.to_pylist()))
+        encoders = [(name, member) for name, member in members if isinstance(member, Encoder)]
+        chunks = list(anchors) if encoders else []
+        for name, encoder in encoders:
+            with named_errors(name):
+                self.store.embed(encoder, "passage", self.corpus.column, self.corpus.digests)
+                if chunks:
+                    texts = pa.chunked_array(chunks)
+                    self.store.embed(encoder, "anchor", texts, digest_texts(texts.to_pylist()))
+        if encoders:
             self.timings["encode"] = time.perf_counter() - start
             start = time.perf_counter()
-        _ = self._scorer
+        _ = self._scorers
         self.timings["index"] = time.perf_counter() - start
 
     def _read(self, batch: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[list[str]], int, Ids]:
@@ -301,21 +317,37 @@ class HardNegativeMiner:
         kept = np.setdiff1d(np.arange(len(anchors)), empty)
         return pairs.anchors.to_pylist(), own, len(anchors), kept
 
-    def _mine(self, anchors: list[str], own: list[list[str]]) -> _Mined:
+    def _mine(self, anchors: list[str], own: list[list[str]]) -> Mined:
         """Mine one block of rows."""
         known = self._positives.of(anchors) if self._positives is not None else _no_lists(len(anchors))
         texts = self.corpus.texts(known.values)
         bounds = known.offsets.tolist()
         positives = [[*row, *texts[bounds[i] : bounds[i + 1]]] for i, row in enumerate(own)]
-        scores = self._scorer.scores(anchors)
+        excluded = merge([guard.excluded(anchors, positives, self.corpus) for guard in self._guards], len(anchors))
+        seeds = row_seeds(self.recipe.seed or 0, digest_texts(anchors))
+
+        def look(member: int, rows: Ids) -> View:
+            name, scorer = self._scorers[member]
+            with named_errors(name):
+                scores = scorer.scores([anchors[row] for row in rows])
+                return self._look(scores, [own[row] for row in rows], known.take(rows), excluded.take(rows))
+
+        if self._names:
+            mined = mine_ensemble(look, self.recipe, seeds, self._passage_keys)
+        elif isinstance(self.recipe.method, RandomNegatives):
+            mined = self._draw(look(0, np.arange(len(anchors))), seeds)
+        else:
+            mined = mine_alone(look(0, np.arange(len(anchors))), self.recipe, seeds, self._passage_keys)
+        top = np.where(np.isneginf(mined.top_scores), np.nan, mined.top_scores).astype(np.float32)
+        return replace(mined, top_scores=top)
+
+    def _look(self, scores: Scores, own: list[list[str]], known: Ragged, excluded: Ragged) -> View:
+        """Return what one teacher says of some rows: scores, positive scores, and the search below its ceilings."""
         positive_scores = self._score(scores, own)
         lowest = positive_scores.copy()
         np.minimum.at(lowest, known.rows, scores.pairs(known.rows, known.values))
-        ceilings = self.recipe.method.ceiling(lowest)
-        excluded = merge([guard.excluded(anchors, positives, self.corpus) for guard in self._guards], len(anchors))
-        found, top = self._search(scores, anchors, ceilings, excluded)
-        top = np.where(np.isneginf(top), np.nan, top).astype(np.float32)
-        return _Mined(found, positive_scores, ceilings, top)
+        wanted = self.recipe.method.skip + self.recipe.pool_size
+        return View(scores, positive_scores, Search(self.recipe.method.ceiling(lowest), wanted, excluded))
 
     def _score(self, scores: Scores, positives: list[list[str]]) -> Floats:
         """Return the lowest score among each row's own positives, shape ``[n]``."""
@@ -331,35 +363,27 @@ class HardNegativeMiner:
         np.minimum.at(lowest, rows, each)
         return lowest
 
-    def _search(
-        self, scores: Scores, anchors: list[str], ceilings: npt.NDArray[np.float64], excluded: Ragged
-    ) -> tuple[Found, Floats]:
-        """Return the negatives, and the score of the best passage that is no positive (-inf if there is none)."""
-        recipe = self.recipe
-        seeds = row_seeds(recipe.seed or 0, digest_texts(anchors))
-        best = Search(np.full(len(anchors), np.inf), 1, excluded)
-        if isinstance(recipe.method, RandomNegatives):
-            (top,) = k_best_below(scores, [best])
-            ids = draw_uniformly(seeds, len(self.corpus), recipe.num_negatives, excluded)
-            drawn = np.full(ids.shape, -np.inf, dtype=np.float32)
-            drawn[ids >= 0] = scores.pairs(np.nonzero(ids >= 0)[0], ids[ids >= 0])
-            return sort_by_score(ids, drawn), top.scores[:, 0]
-        wanted = Search(ceilings, recipe.method.skip + recipe.pool_size, excluded)
-        searches = [wanted] if np.isposinf(ceilings).all() else [wanted, best]
-        answers = k_best_below(scores, searches)
-        return choose(answers[0], recipe, seeds, self._passage_keys), answers[-1].scores[:, 0]
+    def _draw(self, view: View, seeds: Uint64s) -> Mined:
+        """Draw the negatives of a block of rows uniformly from the corpus."""
+        (top,) = k_best_below(view.scores, [replace(view.search, k=1)])
+        excluded = view.search.excluded
+        ids = draw_uniformly(seeds, len(self.corpus), self.recipe.num_negatives, excluded)
+        drawn = np.full(ids.shape, -np.inf, dtype=np.float32)
+        drawn[ids >= 0] = view.scores.pairs(np.nonzero(ids >= 0)[0], ids[ids >= 0])
+        return Mined(sort_by_score(ids, drawn), view.positive_scores, view.search.ceilings, top.scores[:, 0])
 
     @property
     def _passage_keys(self) -> npt.NDArray[np.uint64]:
         return self.corpus.digests.view(np.uint64).reshape(-1, 2)[:, 0]
 
-    def _columns(self, mined: list[_Mined], kept: Ids, num_rows: int) -> dict[str, list[Any]]:
+    def _columns(self, mined: list[Mined], kept: Ids, num_rows: int) -> dict[str, list[Any]]:
         """Return the columns as lists; arrays inside carry their type into the dataset, even where all are empty."""
         k = self.recipe.num_negatives
         ids = np.full((num_rows, k), -1, dtype=np.int64)
         scores = np.full((num_rows, k), np.nan, dtype=np.float32)
         positive_scores, top_scores = (np.full(num_rows, np.nan, dtype=np.float32) for _ in range(2))
         ceilings = np.full(num_rows, np.nan)
+        teachers = np.zeros((num_rows, k), dtype=np.int64)
         for block, part in enumerate(mined):
             rows = kept[block * BLOCK_ROWS : block * BLOCK_ROWS + len(part.ceilings)]
             ids[rows, : part.found.ids.shape[1]] = part.found.ids
@@ -369,11 +393,14 @@ class HardNegativeMiner:
                 part.ceilings,
                 part.top_scores,
             )
+            if part.teachers is not None:
+                teachers[rows, : part.teachers.shape[1]] = part.teachers
         counts = (ids >= 0).sum(axis=1).tolist()
         texts = iter(self.corpus.texts(ids[ids >= 0]))
         negatives: list[Any] = [[next(texts) for _ in range(count)] for count in counts]
         if not any(counts):  # lists that are all empty have no type of their own
             negatives = [np.empty(0, dtype=np.str_) for _ in counts]
+        named = {"negative_teachers": _names_of(teachers, counts, self._names)} if self._names else {}
         return {
             "negatives": negatives,
             "negative_ids": [row[:count] for row, count in zip(ids, counts, strict=True)],
@@ -381,6 +408,7 @@ class HardNegativeMiner:
             "positive_score": list(positive_scores),
             "ceiling": list(ceilings),
             "top_score": list(top_scores),
+            **named,
         }
 
     def __getstate__(self) -> dict[str, str | None]:
@@ -469,6 +497,12 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_list(column.type) and pa.types.is_null(column.type.value_type):
         return column.cast(pa.list_(pa.large_string()))
     return column
+
+
+def _names_of(teachers: Ids, counts: list[int], names: tuple[str, ...]) -> list[Any]:
+    """Return the name of each negative's teacher, row by row, as columns are returned."""
+    table = np.array(names)
+    return [table[row[:count]] for row, count in zip(teachers, counts, strict=True)]
 
 
 def _no_lists(num_rows: int) -> Ragged:

@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 
 from hn_datasets.errors import ArgumentError, DataSourceError
 from hn_datasets.methods import Method, RandomNegatives, TopKPercPos, method_from_dict
+from hn_datasets.modes import check_combination, draws_teacher, is_ensemble
 from hn_datasets.texts import digest_of
 
 ALGORITHM_VERSION = 1
@@ -125,7 +126,9 @@ class Recipe:
             )
         if self.temperature is not None and "softmax" not in self.sampling:
             raise ArgumentError(f"temperature has no effect with sampling={self.sampling!r}; leave it out.")
-        if self.seed is not None and self.sampling == "top" and not draws:
+        if is_ensemble(self.teacher):
+            check_combination(self.teacher, self.method, self.sampling, self.method.skip + self.num_negatives)
+        if self.seed is not None and self.sampling == "top" and not draws and not draws_teacher(self.teacher):
             raise ArgumentError("seed has no effect where nothing is drawn (sampling='top'); leave it out.")
 
     @property

@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hn_datasets"
 # Each module imports only modules that stand before it. An __init__.py gathers names, and may import any.
 ORDER = [
-    "errors", "methods", "threads", "files", "texts", "columns", "recipe",
+    "errors", "methods", "modes", "threads", "files", "texts", "columns", "recipe",
     "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.token_batches", "teachers.dense",
-    "teachers.bm25_index", "teachers.bm25", "teachers.ensemble", "teachers.loading", "teachers",
-    "store", "scoring", "search", "sampling", "guards", "miner", "planning",
+    "teachers.bm25_index", "teachers.bm25", "teachers.named", "teachers.ensemble", "teachers.loading", "teachers",
+    "store", "scoring", "search", "sampling", "guards", "ensembling", "miner", "planning",
     "batches", "filling", "layouts", "normalizing", "formats", "statistics", "measurement", "markdown", "readme",
     "record", "shards", "sources", "display",
     "inspection.roles", "inspection.blocks", "inspection.inventory", "inspection.checks", "inspection.changes",
