@@ -500,9 +500,10 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _names_of(teachers: Ids, counts: list[int], names: tuple[str, ...]) -> list[Any]:
-    """Return the name of each negative's teacher, row by row, as columns are returned."""
-    table = np.array(names)
-    return [table[row[:count]] for row, count in zip(teachers, counts, strict=True)]
+    """Return the name of each negative's teacher, row by row; lists that are all empty have no type of their own."""
+    if not any(counts):
+        return [np.empty(0, dtype=np.str_) for _ in counts]
+    return [[names[teacher] for teacher in row[:count]] for row, count in zip(teachers, counts, strict=True)]
 
 
 def _no_lists(num_rows: int) -> Ragged:
