@@ -7,17 +7,19 @@ too few of them through, those that follow. So every answer is exact, and most r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from hn_datasets.guards import merge
+from hn_datasets.guards import Block, Guard, Rule, merge, same_texts
+from hn_datasets.picking import Mined, guarded, passage_keys, top_scores_of
 from hn_datasets.recipe import Recipe
-from hn_datasets.sampling import Uint64s, choose, uniforms
-from hn_datasets.search import Found, Search, k_best_below
+from hn_datasets.sampling import Uint64s, choose, row_seeds, uniforms
+from hn_datasets.search import Found, Nearness, Search, k_best_below
 from hn_datasets.teachers.base import Floats, Ids, Scores
-from hn_datasets.texts import Ragged, digest_of
+from hn_datasets.texts import Corpus, Ragged, digest_of, digest_texts
 
 FIRST_PIECE = 32
 """Passages of the first piece, at least: with MiniLM and BM25 it filled 93 % of the rows of two test collections."""
@@ -28,73 +30,29 @@ LARGEST_PIECE = 1024
 MEMBER_KEY = int(digest_of("teacher of a row")[:16], 16)
 """What the teacher of a row is drawn by, so that it says nothing about which negatives are drawn."""
 
-
-@dataclass(frozen=True)
-class View:
-    """What one teacher says of n anchors.
-
-    Attributes:
-        scores: against the corpus.
-        positive_scores: shape ``[n]``, float32, the lowest score of the row's own positives.
-        search: below this teacher's ceilings, for as many passages as the recipe needs; also says what is excluded.
-    """
-
-    scores: Scores
-    positive_scores: Floats
-    search: Search
+Look = Callable[[int, Ids], Block]
+"""From the number of a teacher and some rows to these rows as it sees them."""
 
 
-Look = Callable[[int, Ids], View]
-"""From the number of a teacher and the rows that are wanted to its view of them, all else in the search included."""
+def mine_ensemble(look: Look, anchors: Sequence[str], recipe: Recipe, guards: Sequence[Guard], corpus: Corpus) -> Mined:
+    """Pick the negatives of every row of a block.
 
-
-@dataclass(frozen=True)
-class Mined:
-    """The added columns of n rows, as arrays.
-
-    Attributes:
-        found: the negatives, shape ``[n, num_negatives]``.
-        positive_scores: shape ``[n]``.
-        ceilings: shape ``[n]``.
-        top_scores: shape ``[n]``, of the best passage that is not excluded; -inf if there is none.
-        teachers: shape ``[n, num_negatives]``, int64, the number of each negative's teacher; None if there is one.
-    """
-
-    found: Found
-    positive_scores: Floats
-    ceilings: npt.NDArray[np.float64]
-    top_scores: Floats
-    teachers: Ids | None = None
-
-
-def mine_ensemble(look: Look, recipe: Recipe, seeds: Uint64s, keys: Uint64s) -> Mined:
-    """Mine a block of rows with an ensemble.
+    Guards that compare vectors do so with those of the first teacher, whoever names a passage.
 
     Args:
-        look: gives the views.
+        look: shows rows of the block.
+        anchors: of all rows.
         recipe: its teacher is the spec of an ensemble.
-        seeds: shape ``[n]``, from ``row_seeds``.
-        keys: shape ``[num_passages]``, as for ``choose``.
+        guards: rules for all teachers.
+        corpus: the passages.
     """
-    num_members = len(recipe.teacher["members"])
-    if recipe.teacher["mode"] == "cross-sample":
-        return _mine_cross_sample(look, num_members, recipe, seeds, keys)
-    views = _Views(look, [look(member, np.arange(len(seeds))) for member in range(num_members)])
-    first = views.all[0]
-    if recipe.teacher["mode"] == "agree":
-        ranking, top = views.rank_first(range(1, num_members), first.search.k)
-        found = choose(ranking, recipe, seeds, keys)
-        return Mined(found, first.positive_scores, first.search.ceilings, top, np.zeros_like(found.ids))
-    combine = _take_turns if recipe.teacher["mode"] == "intra-sample" else _fuse_ranks
-    ids, teachers, top = combine(views, recipe)
-    found, teachers = _sort_by(first.scores, ids, teachers)
-    return Mined(found, first.positive_scores, first.search.ceilings, top, teachers)
-
-
-def mine_alone(view: View, recipe: Recipe, seeds: Uint64s, keys: Uint64s) -> Mined:
-    """Mine rows with one teacher, whose method has a ranking; the arguments are those of ``mine_ensemble``."""
-    ranking, top = _search_with_top(view, view.search.k)
-    return Mined(choose(ranking, recipe, seeds, keys), view.positive_scores, view.search.ceilings, top)
+    views = _Views(look, anchors, recipe, guards, corpus)
+    mined = _mine(views)
+    if not guards:
+        return mined
+    free = _mine(_Views(views.look_again, anchors, recipe, (), corpus)).found.ids
+    removals = [rule.refuses(views.block(0).scores, free).sum(axis=1) for rule in views.rules]
+    return replace(mined, removals=np.array(removals, np.int32).T)
 
 
 def choose_members(seeds: Uint64s, num_members: int) -> Ids:
@@ -102,179 +60,228 @@ def choose_members(seeds: Uint64s, num_members: int) -> Ids:
     return (uniforms(seeds, np.array([MEMBER_KEY], np.uint64)) * num_members).astype(np.int64)
 
 
-def _mine_cross_sample(look: Look, num_members: int, recipe: Recipe, seeds: Uint64s, keys: Uint64s) -> Mined:
-    members = choose_members(seeds, num_members)
-    rows = [np.flatnonzero(members == member) for member in range(num_members)]
-    parts = [mine_alone(look(member, own), recipe, seeds[own], keys) for member, own in enumerate(rows) if len(own)]
-    places = np.argsort(np.concatenate(rows))
-    found = Found(
-        np.concatenate([part.found.ids for part in parts])[places],
-        np.concatenate([part.found.scores for part in parts])[places],
-    )
-    return Mined(
-        found,
-        np.concatenate([part.positive_scores for part in parts])[places],
-        np.concatenate([part.ceilings for part in parts])[places],
-        np.concatenate([part.top_scores for part in parts])[places],
-        np.repeat(members[:, None], found.ids.shape[1], axis=1),
-    )
-
-
-@dataclass(frozen=True)
 class _Views:
-    """All teachers' views of a block of rows.
+    """A block of rows as all teachers see it; what is not asked for is not computed."""
 
-    Attributes:
-        look: gives views of some rows.
-        all: those of all rows.
-    """
+    def __init__(
+        self, look: Look, anchors: Sequence[str], recipe: Recipe, guards: Sequence[Guard], corpus: Corpus
+    ) -> None:
+        self.look = look
+        self.anchors = anchors
+        self.num_rows = len(anchors)
+        self.recipe = recipe
+        self.guards = guards
+        self.corpus = corpus
+        self.num_members = len(recipe.teacher["members"])
+        self._blocks: dict[int, Block] = {}
+        self._same: Ragged | None = None
 
-    look: Look
-    all: Sequence[View]
+    def block(self, member: int) -> Block:
+        """Return all rows as one teacher sees them."""
+        if member not in self._blocks:
+            self._blocks[member] = self.look(member, np.arange(self.num_rows))
+        return self._blocks[member]
+
+    def look_again(self, member: int, rows: Ids) -> Block:
+        """Do what ``look`` does, without opening the whole block again."""
+        return self.block(member) if len(rows) == self.num_rows else self.look(member, rows)
+
+    def take(self, rows: Ids) -> _Views:
+        """Return some of the rows."""
+        anchors = [self.anchors[row] for row in rows.tolist()]
+        return _Views(
+            lambda member, some: self.look(member, rows[some]), anchors, self.recipe, self.guards, self.corpus
+        )
+
+    @cached_property
+    def seeds(self) -> Uint64s:
+        """What everything that is drawn for a row is drawn by, shape ``[num_rows]``."""
+        return row_seeds(self.recipe.seed or 0, digest_texts(self.anchors))
+
+    @cached_property
+    def rules(self) -> list[Rule]:
+        """What the guards say of all rows, by the first teacher."""
+        return [guard.rule(self.block(0), self.corpus) for guard in self.guards]
+
+    def same(self, member: int) -> Ragged:
+        """Return the passages that are never negatives of a row, which all teachers see alike."""
+        if self._same is None:
+            self._same = same_texts(self.block(member), self.corpus)
+        return self._same
+
+    def ceilings(self, member: int) -> npt.NDArray[np.float64]:
+        """Return a teacher's ceilings, shape ``[num_rows]``."""
+        return self.recipe.method.ceiling(self.block(member).lowest)
+
+    def search(self, member: int, k: int) -> Search:
+        """Return the search below a teacher's ceilings; only the first teacher's has the second ceiling of a guard."""
+        plain = Search(self.ceilings(member), k, self.same(member))
+        search = guarded(plain, self.rules) if self.guards else plain
+        return search if member == 0 else replace(search, nearness=None)
 
     def rank(self, member: int, others: Sequence[int], k: int) -> Found:
         """Return the first ``k`` of a teacher's ranking that are below the ceilings of the others too."""
-        view, others = self.all[member], self._with_ceiling(others)
-        (piece,) = k_best_below(view.scores, [replace(view.search, k=_piece_of(k, others))])
-        return self._keep_agreed(member, others, k, piece)
+        return self._rank(member, others, k, [])[0]
 
-    def rank_first(self, others: Sequence[int], k: int) -> tuple[Found, Floats]:
-        """Return ``rank`` of the first teacher, and the scores of the best passages, ceiling or not."""
-        others = self._with_ceiling(others)
-        piece, top = _search_with_top(self.all[0], _piece_of(k, others))
-        return self._keep_agreed(0, others, k, piece), top
+    def rank_with_top(self, member: int, others: Sequence[int], k: int) -> tuple[Found, Floats]:
+        """Return ``rank``, and the score of the best passage, ceiling or not, shape ``[num_rows]``, NaN for none."""
+        best = Search(np.full(self.num_rows, np.inf), 1, self.same(member))
+        found, (top,) = self._rank(member, others, k, [best])
+        return found, top_scores_of(top)
 
-    def _with_ceiling(self, members: Sequence[int]) -> list[int]:
-        return [member for member in members if not np.isposinf(self.all[member].search.ceilings).all()]
+    def _rank(self, member: int, others: Sequence[int], k: int, more: list[Search]) -> tuple[Found, list[Found]]:
+        """Return a ranking, and the answers to further searches with the scores of the same teacher."""
+        block = self.block(member)
+        deciding = [other for other in others if not np.isposinf(self.ceilings(other)).all()]
+        search = self.search(member, k)
+        if not deciding and not (member and self._nearness):
+            found, *answers = k_best_below(block.scores, [search, *more])
+            return found, answers
+        search = replace(search, k=max(FIRST_PIECE, 2 * k))
+        piece, *answers = k_best_below(block.scores, [search, *more])
+        return self._go_on(member, deciding, k, search, piece), answers
 
-    def _keep_agreed(self, member: int, others: list[int], k: int, piece: Found) -> Found:
-        """Go down a teacher's ranking, of which ``piece`` is the beginning, until every row is full or at its end."""
-        if not others:
-            return Found(piece.ids[:, :k], piece.scores[:, :k])
-        num_rows = len(piece.ids)
-        found = Found(np.full((num_rows, k), -1, np.int64), np.full((num_rows, k), -np.inf, np.float32))
-        counts, rows = np.zeros(num_rows, np.int64), np.arange(num_rows)
-        search, first = self.all[member].search, True
-        while True:
-            _append(found, counts, rows, piece, self._agree(rows, piece, others))
+    def _go_on(self, member: int, others: Sequence[int], k: int, search: Search, piece: Found) -> Found:
+        """Go down a ranking, of which ``piece`` is the beginning, until every row is full or at its end."""
+        shape = (self.num_rows, k)
+        found = Found(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
+        counts, rows = np.zeros(self.num_rows, np.int64), np.arange(self.num_rows)
+        _append(found, counts, rows, piece, self._agree(member, others, rows, piece))
+        left = (counts < k) & (piece.ids[:, -1] >= 0)
+        left[left] = self._can_agree(others, rows[left])
+        while left.any():
+            search, rows = _continue(search, piece, np.flatnonzero(left)), rows[left]
+            (piece,) = k_best_below(self.look(member, rows).scores, [search])
+            _append(found, counts, rows, piece, self._agree(member, others, rows, piece))
             left = (counts[rows] < k) & (piece.ids[:, -1] >= 0)
-            if first:
-                left[left] = self._can_agree(rows[left], others)
-            if not left.any():
-                return found
-            view = self.look(member, rows[left])
-            search = _continue(view.search, search.excluded.take(np.flatnonzero(left)), piece, left)
-            rows, first = rows[left], False
-            (piece,) = k_best_below(view.scores, [search])
+        return found
 
-    def _agree(self, rows: Ids, piece: Found, others: list[int]) -> npt.NDArray[np.bool_]:
-        """Return which passages of a piece are below the ceilings of all others, in the shape of the piece."""
+    def _agree(self, member: int, others: Sequence[int], rows: Ids, piece: Found) -> npt.NDArray[np.bool_]:
+        """Return which passages of a piece everybody lets through, in the shape of the piece."""
         agreed = piece.ids >= 0
         for other in others:
-            view = self.all[other]
             places = np.nonzero(agreed)
             owners = rows[places[0]]
-            agreed[places] = view.scores.pairs(owners, piece.ids[places]) < view.search.ceilings[owners]
+            agreed[places] = self.block(other).scores.pairs(owners, piece.ids[places]) < self.ceilings(other)[owners]
+        if member and self._nearness:
+            places = np.nonzero(agreed)
+            passages = self.block(0).scores.exact.passages
+            agreed[places] = ~self._nearness.refuses(passages, rows[places[0]], piece.ids[places])
         return agreed
 
-    def _can_agree(self, rows: Ids, others: list[int]) -> npt.NDArray[np.bool_]:
+    def _can_agree(self, others: Sequence[int], rows: Ids) -> npt.NDArray[np.bool_]:
         """Return for which rows every other teacher has any passage below its ceiling, shape ``[len(rows)]``."""
         possible = np.ones(len(rows), dtype=bool)
         for other in others if len(rows) else ():
-            view = self.look(other, rows)
-            (any_below,) = k_best_below(view.scores, [replace(view.search, k=1)])
-            possible &= any_below.ids[:, 0] >= 0
+            (lowest,) = k_best_below(self.look(other, rows).scores, [_take(self.search(other, 1), rows)])
+            possible &= lowest.ids[:, 0] >= 0
         return possible
 
-
-def _piece_of(k: int, others: list[int]) -> int:
-    return max(FIRST_PIECE, 2 * k) if others else k
-
-
-def _search_with_top(view: View, k: int) -> tuple[Found, Floats]:
-    """Return the ``k`` best below the ceiling, and the score of the best passage, ceiling or not, shape ``[n]``."""
-    wanted, unlimited = replace(view.search, k=k), np.full(len(view.search.ceilings), np.inf)
-    if np.isposinf(view.search.ceilings).all():
-        (found,) = k_best_below(view.scores, [wanted])
-        return found, found.scores[:, 0]
-    found, best = k_best_below(view.scores, [wanted, Search(unlimited, 1, view.search.excluded)])
-    return found, best.scores[:, 0]
+    @property
+    def _nearness(self) -> Nearness | None:
+        return next((rule.nearness for rule in self.rules if rule.nearness is not None), None)
 
 
-def _continue(search: Search, excluded: Ragged, piece: Found, rows: npt.NDArray[np.bool_]) -> Search:
-    """Return the search for what follows a piece: nothing above its last score, and nothing of it with that score.
+def _mine(views: _Views) -> Mined:
+    recipe = views.recipe
+    mode, others = recipe.teacher["mode"], range(1, views.num_members)
+    if mode == "cross-sample":
+        return _mine_cross_sample(views)
+    if mode == "agree":
+        ranking, top = views.rank_with_top(0, others, recipe.method.skip + recipe.pool_size)
+        found = choose(ranking, recipe, views.seeds, passage_keys(views.corpus))
+        return _mined_by(views, 0, found, top, np.zeros_like(found.ids))
+    ids, teachers, top = (_take_turns if mode == "intra-sample" else _fuse_ranks)(views)
+    found, teachers = _sort_by(views.block(0).scores, ids, teachers)
+    return _mined_by(views, 0, found, top, teachers)
 
-    Args:
-        search: that of a view of the rows that go on.
-        excluded: what the search that gave the piece left out, for the rows that go on.
-        piece: of all rows before.
-        rows: shape ``[len(piece.ids)]``, which of them go on.
-    """
-    ids, scores = piece.ids[rows], piece.scores[rows]
-    last = scores[:, -1]
-    owners, places = np.nonzero(scores == last[:, None])
-    tied = Ragged.from_pairs(owners, ids[owners, places], len(ids))
-    return replace(
-        search,
-        ceilings=np.nextafter(last.astype(np.float64), np.inf),
-        excluded=merge([excluded, tied], len(ids)),
-        k=min(8 * piece.ids.shape[1], LARGEST_PIECE),
+
+def _mined_by(views: _Views, member: int, found: Found, top: Floats, teachers: Ids) -> Mined:
+    """Return the columns on the scale of one teacher."""
+    no_guards = np.empty((views.num_rows, 0), np.int32)
+    return Mined(found, views.block(member).positive_scores, views.ceilings(member), top, no_guards, teachers)
+
+
+def _mine_cross_sample(views: _Views) -> Mined:
+    """Mine the rows of each teacher with it alone."""
+    recipe, keys = views.recipe, passage_keys(views.corpus)
+    members = choose_members(views.seeds, views.num_members)
+    rows, parts = [], []
+    for member in np.unique(members).tolist():
+        rows.append(np.flatnonzero(members == member))
+        own = views.take(rows[-1])
+        ranking, top = own.rank_with_top(member, (), recipe.method.skip + recipe.pool_size)
+        found = choose(ranking, recipe, own.seeds, keys)
+        parts.append(_mined_by(own, member, found, top, np.full_like(found.ids, member)))
+    return _concatenate(parts, np.argsort(np.concatenate(rows)))
+
+
+def _concatenate(parts: Sequence[Mined], order: Ids) -> Mined:
+    found = Found(
+        np.concatenate([part.found.ids for part in parts])[order],
+        np.concatenate([part.found.scores for part in parts])[order],
+    )
+    return Mined(
+        found,
+        np.concatenate([part.positive_scores for part in parts])[order],
+        np.concatenate([part.ceilings for part in parts])[order],
+        np.concatenate([part.top_scores for part in parts])[order],
+        np.concatenate([part.removals for part in parts])[order],
+        np.concatenate([part.teachers for part in parts if part.teachers is not None])[order],
     )
 
 
-def _append(found: Found, counts: Ids, rows: Ids, piece: Found, agreed: npt.NDArray[np.bool_]) -> None:
-    """Put what is agreed behind what ``rows`` have, as far as there is room, and count it."""
-    places = np.cumsum(agreed, axis=1) - 1 + counts[rows, None]
-    owners, columns = np.nonzero(agreed & (places < found.ids.shape[1]))
-    target = rows[owners], places[owners, columns]
-    found.ids[target], found.scores[target] = piece.ids[owners, columns], piece.scores[owners, columns]
-    counts += np.bincount(target[0], minlength=len(counts))
-
-
-def _take_turns(views: _Views, recipe: Recipe) -> tuple[Ids, Ids, Floats]:
+def _take_turns(views: _Views) -> tuple[Ids, Ids, Floats]:
     """Mode "intra-sample"; return ids and teachers, shape ``[n, num_negatives]`` each, and the top scores.
 
     No teacher is ever asked for more than its ``num_negatives`` best: fewer are taken whenever it has its turn.
     """
-    first, top = views.rank_first((), views.all[0].search.k)
-    rankings = [first] + [views.rank(other, (0,), first.ids.shape[1]) for other in range(1, len(views.all))]
+    recipe, members = views.recipe, views.num_members
+    wanted = recipe.method.skip + recipe.num_negatives
+    first, top = views.rank_with_top(0, (), wanted)
+    rankings = [first, *(views.rank(other, (0,), wanted) for other in range(1, members))]
     lists = [ranking.ids[:, recipe.method.skip :] for ranking in rankings]
-    shape = (len(first.ids), recipe.num_negatives)
-    ids, teachers, counts = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64), np.zeros(shape[0], np.int64)
-    for turn in range(recipe.num_negatives * len(lists)):
-        member = turn % len(lists)
-        free = (lists[member] >= 0) & ~(lists[member][:, :, None] == ids[:, None, :]).any(axis=2)
+    ids, teachers = _nobody(views)
+    counts = np.zeros(len(ids), np.int64)
+    for turn in range(recipe.num_negatives * members):
+        own = lists[turn % members]
+        free = (own >= 0) & ~(own[:, :, None] == ids[:, None, :]).any(axis=2)
         rows = np.flatnonzero(free.any(axis=1) & (counts < recipe.num_negatives))
-        ids[rows, counts[rows]] = lists[member][rows, free[rows].argmax(axis=1)]
-        teachers[rows, counts[rows]] = member
+        ids[rows, counts[rows]] = own[rows, free[rows].argmax(axis=1)]
+        teachers[rows, counts[rows]] = turn % members
         counts[rows] += 1
     return ids, teachers, top
 
 
-def _fuse_ranks(views: _Views, recipe: Recipe) -> tuple[Ids, Ids, Floats]:
-    """Mode "mean-rank"; returns what ``_take_turns`` does.
+def _fuse_ranks(views: _Views) -> tuple[Ids, Ids, Floats]:
+    """Mode "mean-rank"; return what ``_take_turns`` does.
 
     The lowest sum of ranks is the largest sum of what each rank is better than that of a passage without one.
     """
-    members, k = range(len(views.all)), recipe.teacher["num_ranked"]
-    first, top = views.rank_first([other for other in members if other], k)
-    rankings = [first] + [views.rank(one, [other for other in members if other != one], k) for one in members[1:]]
+    recipe, members, k = views.recipe, views.num_members, views.recipe.teacher["num_ranked"]
+    first, top = views.rank_with_top(0, range(1, members), k)
+    others = ([other for other in range(members) if other != member] for member in range(1, members))
+    rankings = [first, *(views.rank(member, rest, k) for member, rest in enumerate(others, start=1))]
     listed = np.stack([ranking.ids for ranking in rankings], axis=1)  # [n, members, k]
     rows, owners, ranks = np.nonzero(listed >= 0)
     pairs, place = np.unique(np.column_stack([rows, listed[rows, owners, ranks]]), axis=0, return_inverse=True)
     gains = np.bincount(place, weights=k - ranks, minlength=len(pairs))
-    best = np.full(len(pairs), k * len(members), np.int64)
-    np.minimum.at(best, place, ranks * len(members) + owners)
+    best = np.full(len(pairs), k * members, np.int64)
+    np.minimum.at(best, place, ranks * members + owners)
     order = np.lexsort((pairs[:, 1], -gains, pairs[:, 0]))
-    counts = np.bincount(pairs[:, 0], minlength=len(first.ids))
+    counts = np.bincount(pairs[:, 0], minlength=len(listed))
     positions = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts) - recipe.method.skip
     kept = (positions >= 0) & (positions < recipe.num_negatives)
-    shape = (len(first.ids), recipe.num_negatives)
-    ids, teachers = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
     chosen = order[kept]
     target = pairs[chosen, 0], positions[kept]
-    ids[target], teachers[target] = pairs[chosen, 1], best[chosen] % len(members)
+    ids, teachers = _nobody(views)
+    ids[target], teachers[target] = pairs[chosen, 1], best[chosen] % members
     return ids, teachers, top
+
+
+def _nobody(views: _Views) -> tuple[Ids, Ids]:
+    shape = (views.num_rows, views.recipe.num_negatives)
+    return np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
 
 
 def _sort_by(scores: Scores, ids: Ids, teachers: Ids) -> tuple[Found, Ids]:
@@ -284,3 +291,38 @@ def _sort_by(scores: Scores, ids: Ids, teachers: Ids) -> tuple[Found, Ids]:
     order = np.lexsort((ids, -given), axis=1)
     found = Found(np.take_along_axis(ids, order, axis=1), np.take_along_axis(given, order, axis=1))
     return found, np.take_along_axis(teachers, order, axis=1)
+
+
+def _continue(search: Search, piece: Found, rows: Ids) -> Search:
+    """Return the search for what follows a piece in some of its rows, which are full.
+
+    Nothing scores above the last of a piece; what scores like it is left out by its id, from this piece and others.
+    """
+    following = _take(search, rows)
+    ids, scores = piece.ids[rows], piece.scores[rows]
+    last = scores[:, -1]
+    owners, places = np.nonzero(scores == last[:, None])
+    tied = Ragged.from_pairs(owners, ids[owners, places], len(ids))
+    return replace(
+        following,
+        ceilings=np.nextafter(last.astype(np.float64), np.inf),
+        excluded=merge([following.excluded, tied], len(ids)),
+        k=min(8 * search.k, LARGEST_PIECE),
+    )
+
+
+def _take(search: Search, rows: Ids) -> Search:
+    """Return a search for some of its rows."""
+    near = search.nearness
+    if near is not None:
+        near = replace(near, ceilings=near.ceilings[rows], positives=near.positives.take(rows))
+    return replace(search, ceilings=search.ceilings[rows], excluded=search.excluded.take(rows), nearness=near)
+
+
+def _append(found: Found, counts: Ids, rows: Ids, piece: Found, agreed: npt.NDArray[np.bool_]) -> None:
+    """Put what is agreed behind what ``rows`` have, as far as there is room, and count it."""
+    places = np.cumsum(agreed, axis=1) - 1 + counts[rows, None]
+    owners, columns = np.nonzero(agreed & (places < found.ids.shape[1]))
+    target = rows[owners], places[owners, columns]
+    found.ids[target], found.scores[target] = piece.ids[owners, columns], piece.scores[owners, columns]
+    counts += np.bincount(target[0], minlength=len(counts))

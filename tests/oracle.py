@@ -70,10 +70,11 @@ def assert_same(mined, expected):
             )
 
 
-def mine_ensemble(rows, extra, scores, method, num_negatives, mode, num_ranked=50):
+def mine_ensemble(rows, extra, scores, method, num_negatives, mode, num_ranked=50, refuses=None):
     """Mine every row with several teachers; as ``mine``, with ``negative_teachers`` as numbers.
 
     ``scores``: one function of (anchor, text) for each teacher; the first gives all scores that come out.
+    ``refuses``: a guard's function of (positives of the anchor, text).
     """
     corpus = canonical([text for _, positives in rows for text in positives] + list(extra))
     known = {}
@@ -85,7 +86,8 @@ def mine_ensemble(rows, extra, scores, method, num_negatives, mode, num_ranked=5
         free = [i for i, text in enumerate(corpus) if folded(text) not in forbidden]
         table = [[float(score(anchor, text)) for text in corpus] for score in scores]
         ceilings = [ceiling_of(method, float(min(score(anchor, text) for text in known[anchor]))) for score in scores]
-        below = [{i for i in free if table[m][i] < ceilings[m]} for m in range(len(scores))]
+        allowed = [i for i in free if refuses is None or not refuses(known[anchor], corpus[i])]
+        below = [{i for i in allowed if table[m][i] < ceilings[m]} for m in range(len(scores))]
         skip = method[1] if method[0] == "topk-shifted" else 0
         best_first = lambda m, ids: sorted(ids, key=lambda i: (-table[m][i], i))  # noqa: B023, E731
         if mode == "agree":

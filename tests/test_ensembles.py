@@ -14,6 +14,7 @@ from hn_datasets import (
     PrecomputedTeacher,
     RandomNegatives,
     Recipe,
+    SimilarToPositive,
     TopK,
     TopKAbs,
     TopKMarginPos,
@@ -128,6 +129,53 @@ def test_modes_of_ready_vectors_equal_brute_force(rows, tmp_path, mode, method, 
     )
     assert_same(mined, expected, ["precomputed", "precomputed-2", "precomputed-3"])
     assert any(row["negative_ids"] for row in expected)
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_guards_hold_for_what_every_teacher_names(rows, tmp_path, mode):
+    """By the vectors of the first teacher, also for what BM25 names; and it is counted what they take out."""
+    pairs = [dense(rows, 0), lexical(rows), dense(rows, 1)]
+    vectors = {text: pairs[0][0].encode([text], "passage")[0].astype(np.float64) for text in texts_of(rows, EXTRA)[1]}
+    refuses = lambda own, text: max(np.float32(vectors[text] @ vectors[one]) for one in own) >= 0.1  # noqa: E731
+    teacher = EnsembleTeacher([one for one, _ in pairs], mode=mode)
+    miner = build(rows, teacher, tmp_path, guards=(SimilarToPositive(max_score=0.1),))
+    mined = as_dataset(rows).map(miner, batched=True)
+    scores, method = [score for _, score in pairs], ("topk-percpos", 0.95)
+    expected = oracle.mine_ensemble(rows, EXTRA, scores, method, 4, mode, refuses=refuses)
+    assert_same(mined, expected, ["precomputed", "bm25", "precomputed-2"])
+    known = {}
+    for anchor, own in rows:
+        known.setdefault(anchor, set()).update(own)
+    free = oracle.mine_ensemble(rows, EXTRA, scores, method, 4, mode)
+    counts = [
+        [sum(refuses(known[row[0]], text) for text in one["negatives"])] for row, one in zip(rows, free, strict=True)
+    ]
+    assert mined["guard_removals"][:] == counts
+    assert sum(map(sum, counts)) > 0
+
+
+def test_a_guard_of_vectors_needs_them_in_the_first_teacher(rows, tmp_path):
+    teacher = EnsembleTeacher(["bm25", dense(rows, 0)[0]], mode="agree")
+    with pytest.raises(ArgumentError, match="needs a teacher that gives passages vectors, got BM25Teacher"):
+        build(rows, teacher, tmp_path, guards=(SimilarToPositive(),))
+
+
+def test_guards_hold_in_the_rows_of_every_teacher(rows, tmp_path):
+    first, _ = dense(rows, 0)
+    guard = SimilarToPositive(max_score=0.1)
+    teacher = EnsembleTeacher([first, dense(rows, 1)[0], "bm25"], mode="cross-sample", names=["a", "b", "words"])
+    mined = as_dataset(rows).map(build(rows, teacher, tmp_path, guards=(guard,)), batched=True)
+    free = as_dataset(rows).map(build(rows, teacher, tmp_path), batched=True)
+    alone = as_dataset(rows).map(build(rows, first, tmp_path, guards=(guard,)), batched=True)
+    known = {}
+    for anchor, own in rows:
+        known.setdefault(anchor, []).extend(own)
+    for row, other, single in zip(mined, free, alone, strict=True):
+        near = lambda text: (first.encode(known[row["query"]], "passage") @ first.encode([text], "passage")[0]).max()  # noqa: B023, E731
+        assert all(near(text) < 0.1 + 1e-6 for text in row["negatives"])
+        assert row["guard_removals"] == [sum(near(text) >= 0.1 for text in other["negatives"])]
+        if row["negative_teachers"][:1] == ["a"]:
+            assert row["negative_ids"] == single["negative_ids"]
 
 
 @pytest.mark.parametrize("lexical_first", [False, True])
