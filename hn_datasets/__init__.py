@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hn_datasets.store import EmbeddingStore
     from hn_datasets.teachers.bm25 import BM25Teacher
     from hn_datasets.teachers.dense import DenseTeacher
+    from hn_datasets.teachers.ensemble import EnsembleTeacher
     from hn_datasets.teachers.precomputed import PrecomputedTeacher
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ _MODULES = {
     "CardMetadata": "release.card_data",
     "DenseTeacher": "teachers.dense",
     "EmbeddingStore": "store",
+    "EnsembleTeacher": "teachers.ensemble",
     "HardNegativeMiner": "miner",
     "MiningStatistics": "statistics",
     "PrecomputedTeacher": "teachers.precomputed",
@@ -59,6 +61,7 @@ __all__ = [
     "CardMetadata",
     "DenseTeacher",
     "EmbeddingStore",
+    "EnsembleTeacher",
     "HardNegativeMiner",
     "MiningStatistics",
     "PrecomputedTeacher",
