@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from hn_datasets.columns import (
     resolve_columns,
 )
 from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning, TextError, WeakTeacherWarning
+from hn_datasets.finished import FinishedRows, digest_rows
 from hn_datasets.guards import Duplicates, Guard, merge
 from hn_datasets.methods import Method, RandomNegatives, TopKPercPos
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
@@ -36,7 +37,7 @@ from hn_datasets.search import Found, Search, k_best_below
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.base import Encoder, Floats, Ids, Ranker, Scorer, Scores, Teacher
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
-from hn_datasets.texts import AnchorPositives, Corpus, Digests, Ragged, digest_texts
+from hn_datasets.texts import AnchorPositives, Corpus, Digests, Ragged, digest_of, digest_texts
 
 BLOCK_ROWS = 2048
 """Anchors searched at once: tiles of 2,048 x 4,096 scores were the fastest on two cores."""
@@ -64,6 +65,27 @@ class _Mined:
     positive_scores: Floats
     ceilings: npt.NDArray[np.float64]
     top_scores: Floats
+
+    def to_table(self, num_negatives: int) -> pa.Table:
+        """Return one line for each row, with the columns of ``_mined_schema``."""
+        missing = num_negatives - self.found.ids.shape[1]
+        ids = np.pad(self.found.ids, ((0, 0), (0, missing)), constant_values=-1)
+        scores = np.pad(self.found.scores, ((0, 0), (0, missing)), constant_values=-np.inf)
+        lists = [pa.FixedSizeListArray.from_arrays(pa.array(each.reshape(-1)), num_negatives) for each in (ids, scores)]
+        single = [pa.array(each) for each in (self.positive_scores, self.ceilings, self.top_scores)]
+        return pa.table([*lists, *single], schema=_mined_schema(num_negatives))
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> _Mined:
+        """Return the block whose ``to_table`` this is."""
+        ids, scores, *single = (column.combine_chunks() for column in table.columns)
+        found = Found(*(each.flatten().to_numpy().reshape(len(table), -1) for each in (ids, scores)))
+        return cls(found, *(each.to_numpy() for each in single))
+
+
+def _mined_schema(num_negatives: int) -> pa.Schema:
+    lists = {"ids": pa.list_(pa.int64(), num_negatives), "scores": pa.list_(pa.float32(), num_negatives)}
+    return pa.schema({**lists, "positive_score": pa.float32(), "ceiling": pa.float64(), "top_score": pa.float32()})
 
 
 class HardNegativeMiner:
@@ -244,9 +266,18 @@ class HardNegativeMiner:
             ColumnError: a column is missing or holds no text.
             TextError: a text is None, empty or white space, and ``on_empty`` is "error".
         """
+        return self._add_columns(batch, self._complete)
+
+    def mine_anew(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        """Return what calling the miner returns, but search every row, also those that an earlier run has finished."""
+        return self._add_columns(batch, self._mine)
+
+    def _add_columns(
+        self, batch: Mapping[str, Sequence[Any]], mine: Callable[[list[str], list[list[str]]], _Mined]
+    ) -> dict[str, list[Any]]:
         anchors, positives, num_rows, kept = self._read(batch)
         mined = [
-            self._mine(anchors[start : start + BLOCK_ROWS], positives[start : start + BLOCK_ROWS])
+            mine(anchors[start : start + BLOCK_ROWS], positives[start : start + BLOCK_ROWS])
             for start in range(0, len(anchors), BLOCK_ROWS)
         ]
         return self._columns(mined, kept, num_rows)
@@ -300,6 +331,22 @@ class HardNegativeMiner:
             own[row].append(text)
         kept = np.setdiff1d(np.arange(len(anchors)), empty)
         return pairs.anchors.to_pylist(), own, len(anchors), kept
+
+    @cached_property
+    def _finished(self) -> FinishedRows:
+        schema = _mined_schema(self.recipe.num_negatives)
+        positives = self._positives.digest if self._positives is not None else ""
+        key = digest_of(self.recipe.to_json(), self.corpus.digest, positives, schema.to_string())
+        return FinishedRows(self.store.derived / "finished" / key, schema, len(self.corpus))
+
+    def _complete(self, anchors: list[str], own: list[list[str]]) -> _Mined:
+        """Return one block of rows, those of an earlier run as it has kept them."""
+
+        def mine(rows: Ids) -> pa.Table:
+            mined = self._mine([anchors[row] for row in rows], [own[row] for row in rows])
+            return mined.to_table(self.recipe.num_negatives)
+
+        return _Mined.from_table(self._finished.complete(digest_rows(anchors, own), mine))
 
     def _mine(self, anchors: list[str], own: list[list[str]]) -> _Mined:
         """Mine one block of rows."""
