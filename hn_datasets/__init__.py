@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hn_datasets.formats import format_dataset
+    from hn_datasets.guards import SimilarToPositive
     from hn_datasets.inspection.audit import audit, audit_dataset
     from hn_datasets.inspection.comparison import compare
     from hn_datasets.inspection.reproduction import reproduce
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hn_datasets.store import EmbeddingStore
     from hn_datasets.teachers.bm25 import BM25Teacher
     from hn_datasets.teachers.dense import DenseTeacher
+    from hn_datasets.teachers.ensemble import EnsembleTeacher
     from hn_datasets.teachers.precomputed import PrecomputedTeacher
 
 __version__ = "0.1.0"
@@ -31,12 +33,14 @@ _MODULES = {
     "CardMetadata": "release.card_data",
     "DenseTeacher": "teachers.dense",
     "EmbeddingStore": "store",
+    "EnsembleTeacher": "teachers.ensemble",
     "HardNegativeMiner": "miner",
     "MiningStatistics": "statistics",
     "PrecomputedTeacher": "teachers.precomputed",
     "RandomNegatives": "methods",
     "Recipe": "recipe",
     "Release": "release.publishing",
+    "SimilarToPositive": "guards",
     "TopK": "methods",
     "TopKAbs": "methods",
     "TopKMarginPos": "methods",
@@ -57,12 +61,14 @@ __all__ = [
     "CardMetadata",
     "DenseTeacher",
     "EmbeddingStore",
+    "EnsembleTeacher",
     "HardNegativeMiner",
     "MiningStatistics",
     "PrecomputedTeacher",
     "RandomNegatives",
     "Recipe",
     "Release",
+    "SimilarToPositive",
     "TopK",
     "TopKAbs",
     "TopKMarginPos",

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from hn_datasets.inverted_lists import Int8s, InvertedLists, Stage, multiply
-from hn_datasets.list_building import open_lists
+from hn_datasets.errors import ArgumentError
+from hn_datasets.inverted_lists import Int8s, InvertedLists, Stage, load_faiss, multiply
+from hn_datasets.list_building import check_size, open_lists
 from hn_datasets.quantized import rotate, round_to_int8, slack_of
+from hn_datasets.scoring import DenseScorer, DenseScores
 from hn_datasets.search import Found, Search, k_best_below
-from hn_datasets.teachers.base import Floats, Ids, Scores
+from hn_datasets.teachers.base import Encoder, Floats, Ids, Scores, Teacher
 from hn_datasets.texts import Ragged
 from hn_datasets.threads import over_rows
 
@@ -31,24 +33,28 @@ CAPACITY = 128
 MOST_CANDIDATES = 1 << 22
 """Room for candidates in one reading; fewer anchors are read at once where each needs more."""
 
+AUTO_PASSAGES = 500_000
+"""Passages from which on ``"auto"`` is approximate."""
+
+AUTO_LIST = 1000
+"""Passages per list of ``"auto"``: with fewer, more time goes into going from list to list than into products."""
+
+FURTHER = 32
+"""Passages looked at beyond the k best where some of them may be refused by a second ceiling."""
+
+DEEPEST = np.iinfo(np.int64).max
+
 _MORE = 8
 _CHUNK = 64
 
 Doubles = npt.NDArray[np.float64]
 
 
-class VectorScores(Scores, Protocol):
-    """Scores that are products of vectors, of which a part can be taken."""
-
-    def of_rows(self, rows: Ids) -> Scores:
-        """Return the scores of some of the anchors."""
-
-
 class ApproximateIndex:
-    """Inverted lists of a corpus, with what it takes to search them.
+    """The inverted lists of one corpus, with what it takes to search them.
 
     Args:
-        passages: shape ``[num_passages, dimension]``, memory-mapped from a file that is named after its content.
+        scorer: the teacher with that corpus.
         index: for instance ``"IVF4096,SQ8"``.
 
     Raises:
@@ -56,14 +62,69 @@ class ApproximateIndex:
         StoreError: the lists cannot be written.
     """
 
-    def __init__(self, passages: Floats, index: str) -> None:
-        self.lists, self._corpus8 = open_lists(passages, index)
+    def __init__(self, scorer: DenseScorer, index: str) -> None:
+        self._scorer = scorer
+        self.lists, self._corpus8 = open_lists(scorer.passages, index)
 
-    def round(self, anchors: Floats) -> _Anchors:
-        """Return anchors as integers, with what makes scores of their products."""
+    def k_best_below(
+        self, scores: Scores, searches: Sequence[Search], stages: Sequence[Stage] | None = None
+    ) -> list[Found]:
+        """Answer several searches from the lists; see ``search.k_best_below``.
+
+        Args:
+            scores: those of the anchors against the whole corpus.
+            searches: any number of questions; each gets its own answer.
+            stages: other ones than were measured for these lists.
+
+        Returns:
+            One ``Found`` per search, every score exact. A row is short only if fewer than k passages of the whole
+            corpus qualify.
+        """
+        answers = [_nothing(len(search.ceilings), search.k) for search in searches]
+        anchors, rows = self._round(scores.exact.anchors), np.arange(len(scores.exact.anchors))
+        for stage in self.lists.stages if stages is None else stages:
+            found, done = _search_lists(scores, anchors, rows, self.lists, searches, stage)
+            _put(answers, found, rows, done)
+            rows = rows[~done]
+            if not len(rows):
+                return answers
+        rest = DenseScores(self._scorer, scores.exact.anchors[rows])
+        exact = k_best_below(rest, [_of_rows(search, rows) for search in searches])
+        _put(answers, exact, rows, np.ones(len(rows), dtype=bool))
+        return answers
+
+    def _round(self, anchors: Floats) -> _Anchors:
         rounded = round_to_int8(rotate(anchors))
         slack = slack_of(rounded, self._corpus8.longest, self._corpus8.most_lost)
         return _Anchors(rounded.integers, rounded.units * self._corpus8.unit, slack)
+
+
+def check_index(index: str | None, teacher: Teacher) -> None:
+    """Check that an index has an effect on a teacher.
+
+    Raises:
+        ArgumentError: the teacher has no vectors, or is an ensemble.
+    """
+    if index not in (None, "exact") and not isinstance(teacher, Encoder):
+        raise ArgumentError(
+            f"index={index!r} has an effect only on a single teacher with vectors, not on BM25 or an ensemble; leave "
+            "it out."
+        )
+
+
+def choose_index(index: str | None, num_passages: int) -> str | None:
+    """Return the FAISS factory string for a corpus, or None where it is searched exactly.
+
+    Raises:
+        ArgumentError: faiss is missing, or the corpus has fewer passages than lists.
+    """
+    if index in (None, "exact") or (index == "auto" and num_passages < AUTO_PASSAGES):
+        return None
+    load_faiss()
+    if index == "auto":
+        return f"IVF{2 ** round(np.log2(num_passages / AUTO_LIST))},SQ8"
+    check_size(str(index), num_passages)
+    return index
 
 
 @dataclass(frozen=True)
@@ -84,47 +145,15 @@ class _Anchors:
         return _Anchors(self.integers[rows], self.units[rows], self.slack[rows])
 
 
-def approximate_k_best_below(
-    scores: VectorScores,
-    index: ApproximateIndex,
-    searches: Sequence[Search],
-    stages: Sequence[Stage] | None = None,
-) -> list[Found]:
-    """Answer several searches from inverted lists; see ``search.k_best_below``.
-
-    Searches with a second ceiling are answered exactly: how deep their answers lie is not known beforehand.
-
-    Args:
-        scores: those of the anchors against the whole corpus.
-        index: of the same corpus.
-        searches: any number of questions; each gets its own answer.
-        stages: other ones than were measured for these lists.
-
-    Returns:
-        One ``Found`` per search, every score exact. A row is short only if fewer than k passages of the whole corpus
-        qualify.
-    """
-    if any(search.nearness is not None for search in searches):
-        return k_best_below(scores, searches)
-    answers = [_nothing(len(search.ceilings), search.k) for search in searches]
-    anchors, rows = index.round(scores.exact.anchors), np.arange(len(scores.exact.anchors))
-    for stage in index.lists.stages if stages is None else stages:
-        found, done = _search_lists(scores, anchors, rows, index.lists, searches, stage)
-        _put(answers, found, rows, done)
-        rows = rows[~done]
-        if not len(rows):
-            return answers
-    exact = k_best_below(scores.of_rows(rows), [_of_rows(search, rows) for search in searches])
-    _put(answers, exact, rows, np.ones(len(rows), dtype=bool))
-    return answers
-
-
 def _nothing(num_rows: int, k: int) -> Found:
     return Found(np.full((num_rows, k), -1, np.int64), np.full((num_rows, k), -np.inf, np.float32))
 
 
 def _of_rows(search: Search, rows: Ids) -> Search:
-    return replace(search, ceilings=search.ceilings[rows], excluded=search.excluded.take(rows))
+    near = search.nearness
+    if near is not None:
+        near = replace(near, ceilings=near.ceilings[rows], positives=near.positives.take(rows))
+    return replace(search, ceilings=search.ceilings[rows], excluded=search.excluded.take(rows), nearness=near)
 
 
 def _put(answers: Sequence[Found], found: Sequence[Found], rows: Ids, chosen: npt.NDArray[np.bool_]) -> None:
@@ -149,7 +178,7 @@ def _search_lists(
     for search, candidates in zip(parts, read, strict=True):
         found, depths = _settle(scores, rows, search, candidates)
         answers.append(found)
-        done &= (found.ids[:, -1] >= 0) & (depths + search.k <= stage.reach)
+        done &= depths <= stage.reach
         lost |= np.any([each.lost for each in candidates], axis=0)
     num_groups = min(int(lost.sum()), 1 + int(lost.sum()) * _MORE * capacity // MOST_CANDIDATES)
     for group in np.array_split(np.flatnonzero(lost), num_groups) if num_groups else ():
@@ -198,6 +227,7 @@ class _Candidates:
     """
 
     excluded: Ragged
+    blocked: npt.NDArray[np.bool_]
     low: Floats
     high: Floats
     safe: Floats
@@ -215,11 +245,12 @@ class _Candidates:
         num_rows = len(search.ceilings)
         return cls(
             search.excluded,
+            search.blocked if search.blocked is not None else np.empty(0, dtype=bool),
             low=np.full(num_rows, -np.inf, np.float32),
             high=((search.ceilings + anchors.slack) / anchors.units).astype(np.float32),
             safe=((search.ceilings - anchors.slack) / anchors.units).astype(np.float32),
             slack=anchors.slack / anchors.units,
-            best=np.full((num_rows, search.k), -np.inf, np.float32),
+            best=np.full((num_rows, search.k + (FURTHER if search.nearness else 0)), -np.inf, np.float32),
             ids=np.empty((num_rows, capacity), np.int64),
             values=np.empty((num_rows, capacity), np.float32),
             counts=np.zeros(num_rows, np.int64),
@@ -230,36 +261,51 @@ class _Candidates:
     def offer(self, tile: npt.NDArray[Any], rows: Ids, ids: Ids) -> None:
         """Take the candidates of one list; ``tile`` has a line for each of ``rows``, a column for each of ``ids``."""
         _collect(
-            tile, rows, ids, self.excluded.offsets, self.excluded.values, self.low, self.high, self.safe, self.slack,
-            self.best, self.ids, self.values, self.counts, self.above, self.lost,
+            tile, rows, ids, self.excluded.offsets, self.excluded.values, self.blocked, self.low, self.high, self.safe,
+            self.slack, self.best, self.ids, self.values, self.counts, self.above, self.lost,
         )  # fmt: skip
 
 
 def _settle(scores: Scores, of: Ids, search: Search, parts: Sequence[_Candidates]) -> tuple[Found, Ids]:
-    """Return the best candidates by exact scores, and how many passages that were read score at least the ceiling.
+    """Return the best candidates by exact scores, and how deep in the ranking of what was read they stand.
 
     Args:
         scores: those of all anchors.
         of: the anchor of each row.
         search: of these rows.
         parts: candidates of these rows.
+
+    Returns:
+        What was found, and for each row the rank of its last passage, ceiling or not; DEEPEST where it is short.
     """
-    num_rows = len(of)
-    low = np.max([part.low for part in parts], axis=0)
+    num_rows, low = len(of), np.max([part.low for part in parts], axis=0)
     chosen = [(np.arange(part.ids.shape[1]) < part.counts[:, None]) & (part.values >= low[:, None]) for part in parts]
     rows = np.concatenate([np.nonzero(mask)[0] for mask in chosen])
     ids = np.concatenate([part.ids[mask] for part, mask in zip(parts, chosen, strict=True)])
     exact = scores.pairs(of[rows], ids)
     below = exact < search.ceilings[rows]
-    depths = np.sum([part.above for part in parts], axis=0) + np.bincount(rows[~below], minlength=num_rows)
+    above = np.sum([part.above for part in parts], axis=0) + np.bincount(rows[~below], minlength=num_rows)
     rows, ids, exact = rows[below], ids[below], exact[below]
     order = np.lexsort((ids, -exact, rows))
-    rows = rows[order]
-    ranks = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    best = ranks < search.k
-    found = _nothing(num_rows, search.k)
-    found.ids[rows[best], ranks[best]], found.scores[rows[best], ranks[best]] = ids[order][best], exact[order][best]
+    rows, ids, exact = rows[order], ids[order], exact[order]
+    ranks = _count_within(rows)
+    known = ranks < parts[0].best.shape[1]  # further down candidates may be missing
+    rows, ids, exact, ranks = rows[known], ids[known], exact[known], ranks[known]
+    if search.nearness is not None:
+        fine = ~search.nearness.refuses(scores.exact.passages, rows, ids)
+        rows, ids, exact, ranks = rows[fine], ids[fine], exact[fine], ranks[fine]
+    places = _count_within(rows)
+    kept = places < search.k
+    found, depths = _nothing(num_rows, search.k), np.full(num_rows, DEEPEST)
+    found.ids[rows[kept], places[kept]], found.scores[rows[kept], places[kept]] = ids[kept], exact[kept]
+    last = places == search.k - 1
+    depths[rows[last]] = above[rows[last]] + ranks[last] + 1
     return found, depths
+
+
+def _count_within(rows: Ids) -> Ids:
+    """Return 0, 1, 2, ... within each run of equal values of a rising array."""
+    return np.arange(len(rows)) - np.searchsorted(rows, rows)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -269,6 +315,7 @@ def _collect(
     passages: Any,
     offsets: Any,
     excluded: Any,
+    blocked: Any,
     low: Any,
     high: Any,
     safe: Any,
@@ -290,7 +337,8 @@ def _collect(
                 continue
             for column in range(start, min(start + _CHUNK, width)):
                 value = np.float32(keys[column])
-                if value < low[row] or _is_in(out, passages[column]):
+                passage = passages[column]
+                if value < low[row] or _is_in(out, passage) or (len(blocked) and blocked[passage]):
                     continue
                 if value > high[row]:
                     above[row] += 1
@@ -300,7 +348,7 @@ def _collect(
                 if counts[row] == ids.shape[1]:
                     lost[row] = True
                 else:
-                    ids[row, counts[row]], values[row, counts[row]] = passages[column], value
+                    ids[row, counts[row]], values[row, counts[row]] = passage, value
                     counts[row] += 1
                 if value < safe[row] and value > best[row, -1]:
                     low[row] = _insert(best[row], value) - np.float32(2 * slack[row])

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -47,12 +47,17 @@ def temporary_file(directory: Path) -> Iterator[IO[bytes]]:
                 Path(file.name).unlink(missing_ok=True)
                 raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(
-            error.errno,
-            f"Could not write to {directory} ({reason}); what was written before is kept: free some space, or set "
-            "HN_DATASETS_CACHE to a larger disk, and run again.",
-        ) from error
+        raise unwritable(directory, error) from error
+
+
+def unwritable(directory: Path, error: OSError) -> StoreError:
+    """Return the error that says that a folder of the store cannot be written to, and what to do."""
+    reason = error.strerror or str(error)
+    return StoreError(
+        error.errno,
+        f"Could not write to {directory} ({reason}); what was written before is kept: free some space, or set "
+        "HN_DATASETS_CACHE to a larger disk, and run again.",
+    )
 
 
 @contextlib.contextmanager
@@ -147,3 +152,31 @@ def _checksum(path: Path) -> str:
         while chunk := file.read(1 << 22):
             state.update(chunk)
     return state.hexdigest()
+
+
+def write_shard(directory: Path, table: pa.Table) -> Path:
+    """Write a table as one shard, an Arrow file named after its checksum; return its path.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return write_checked(directory, "", ".arrow", [memoryview(sink.getvalue())])
+
+
+def open_shards(directory: Path, known: Container[str] = ()) -> Iterator[tuple[Path, pa.Table | None]]:
+    """Memory-map the shards in a folder, except those whose names are known, in the order of their names.
+
+    A damaged shard is removed, and comes with None: whoever lost it says what follows.
+    """
+    for path in sorted(directory.glob("*.arrow")):
+        if path.name in known:
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it just now
+            if is_intact(path):
+                yield path, open_arrow(path)
+                continue
+            path.unlink()
+            yield path, None

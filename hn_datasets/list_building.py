@@ -59,8 +59,7 @@ def open_lists(passages: Floats, index: str) -> tuple[InvertedLists, Corpus8]:
         index: for instance ``"IVF4096,SQ8"``.
 
     Raises:
-        ArgumentError: faiss is missing, the corpus has fewer passages than lists, or the lengths of its vectors differ
-            too much for 8-bit codes.
+        ArgumentError: faiss is missing, or the lengths of the vectors differ too much for 8-bit codes.
         StoreError: the files cannot be written.
     """
     load_faiss()
@@ -83,6 +82,20 @@ def open_lists(passages: Floats, index: str) -> tuple[InvertedLists, Corpus8]:
             reason = error.strerror or str(error)
             raise StoreError(error.errno, f"Could not write to {directory} ({reason}); free some space.") from error
     return found, corpus8
+
+
+def check_size(index: str, num_passages: int) -> None:
+    """Check that there is a passage for every list.
+
+    Raises:
+        ArgumentError: there are more lists.
+    """
+    num_lists = int(index.removeprefix("IVF").split(",")[0])
+    if num_passages < num_lists:
+        raise ArgumentError(
+            f"Expected a corpus of at least {num_lists:,} passages for index={index!r}, got {num_passages:,}; name "
+            "fewer lists, or leave index out."
+        )
 
 
 def _find(key: str, directory: Path) -> InvertedLists | None:
@@ -118,11 +131,6 @@ def _train(corpus8: Corpus8, index: str) -> Any:
     faiss = load_faiss()
     num_passages, dimension = corpus8.integers.shape
     trained = faiss.index_factory(dimension, index, faiss.METRIC_INNER_PRODUCT)
-    if num_passages < trained.nlist:
-        raise ArgumentError(
-            f"Expected a corpus of at least {trained.nlist:,} passages for index={index!r}, got {num_passages:,}; "
-            "name fewer lists, or leave index out."
-        )
     trained.cp.min_points_per_centroid = 1  # or FAISS prints a warning
     trained.by_residual = False
     # Passages stand in the order of their digests: the first ones are a sample, the same whatever the order of rows.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from huggingface_hub.errors import (
 
 from hn_datasets.errors import ArgumentError, DataSourceError
 from hn_datasets.methods import Method, RandomNegatives, TopKPercPos, method_from_dict
+from hn_datasets.modes import check_combination, draws_teacher, is_ensemble
 from hn_datasets.texts import digest_of
 
 ALGORITHM_VERSION = 1
@@ -29,6 +31,9 @@ _RECORD_SCHEMA = 1
 Sampling = Literal["top", "random", "softmax", "top1+softmax"]
 SAMPLINGS = ("top", "random", "softmax", "top1+softmax")
 OnEmpty = Literal["error", "skip"]
+
+INDEX_PATTERN = r"IVF[1-9][0-9]*,SQ8"
+"""FAISS factory strings that approximate search takes: inverted lists of 8-bit codes."""
 
 SMALLEST_POOL = 10
 """NV-Retriever samples from the ten best; larger pools gave worse students (arXiv 2407.15831)."""
@@ -52,6 +57,9 @@ class Recipe:
         anchor_column_name: the column of the anchors.
         positive_column_name: the column of the positives.
         on_empty: what happens with None, empty or white-space texts: ``"error"``, or ``"skip"`` the row.
+        index: how the corpus is searched: exactly if None or ``"exact"``, approximately by inverted lists with
+            ``"IVF4096,SQ8"`` (a FAISS factory string), as its size suggests with ``"auto"``. That of a miner is None
+            or the factory string.
 
     Raises:
         ArgumentError: a value is out of range, contradicts another one, or has no effect.
@@ -68,6 +76,7 @@ class Recipe:
     anchor_column_name: str = "anchor"
     positive_column_name: str = "positive"
     on_empty: OnEmpty = "error"
+    index: str | None = None
     algorithm_version: int = ALGORITHM_VERSION
 
     def __post_init__(self) -> None:
@@ -109,6 +118,10 @@ class Recipe:
             raise ArgumentError(f"Expected a temperature above 0, got {self.temperature!r}; near 0 is like 'top'.")
         if self.on_empty not in ("error", "skip"):
             raise ArgumentError(f"Expected on_empty to be 'error' or 'skip', got {self.on_empty!r}.")
+        if self.index not in (None, "exact", "auto") and not re.fullmatch(INDEX_PATTERN, str(self.index)):
+            raise ArgumentError(
+                f"Expected index to be 'exact', 'auto' or inverted lists such as 'IVF4096,SQ8', got {self.index!r}."
+            )
         if self.anchor_column_name == self.positive_column_name:
             raise ArgumentError(
                 f"Expected two different columns, got {self.anchor_column_name!r} for anchors and for positives; "
@@ -116,8 +129,7 @@ class Recipe:
             )
 
     def _check_effects(self) -> None:
-        draws = isinstance(self.method, RandomNegatives)
-        if draws and self.sampling != "top":
+        if isinstance(self.method, RandomNegatives) and self.sampling != "top":
             raise ArgumentError(f"sampling={self.sampling!r} has no effect with RandomNegatives; leave it out.")
         if self.pool is not None and self.sampling == "top":
             raise ArgumentError(
@@ -125,8 +137,15 @@ class Recipe:
             )
         if self.temperature is not None and "softmax" not in self.sampling:
             raise ArgumentError(f"temperature has no effect with sampling={self.sampling!r}; leave it out.")
-        if self.seed is not None and self.sampling == "top" and not draws:
+        if is_ensemble(self.teacher):
+            check_combination(self.teacher, self.method, self.sampling, self.method.skip + self.num_negatives)
+        if self.seed is not None and not self.draws:
             raise ArgumentError("seed has no effect where nothing is drawn (sampling='top'); leave it out.")
+
+    @property
+    def draws(self) -> bool:
+        """Whether chance, and so the seed, has a part in it."""
+        return self.sampling != "top" or isinstance(self.method, RandomNegatives) or draws_teacher(self.teacher)
 
     @property
     def pool_size(self) -> int:
@@ -138,6 +157,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form as a dictionary."""
         data = {item.name: getattr(self, item.name) for item in fields(self)}
+        if self.index is None:  # so a recipe of exact search stays what it was before there was another one
+            del data["index"]
         return {**data, "method": self.method.to_dict(), "guards": [dict(guard) for guard in self.guards]}
 
     def to_json(self) -> str:

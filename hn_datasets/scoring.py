@@ -130,10 +130,6 @@ class DenseScores:
             self.units = np.ones(len(anchors))
             self.slack = _lengths(anchors) * scorer.longest * (anchors.shape[1] + 8) * 2.0**-23 + 1e-30
 
-    def of_rows(self, rows: Ids) -> DenseScores:
-        """Return the scores of some of the anchors."""
-        return DenseScores(self._scorer, self.exact.anchors[rows])
-
     def tiles(self, begin: int, end: int) -> Iterator[tuple[int, Tile]]:
         """Yield the first passage of each tile, and the tile: ``[end - begin, m]``, int32, float32 or a tensor."""
         num_scores = TILE_SCORES["accelerator" if self.on_accelerator else "cpu"]

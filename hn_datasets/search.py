@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hn_datasets.products import LANES, dot, float32_products
+from hn_datasets.products import LANES, dot, dot_products, float32_products
 from hn_datasets.teachers.base import Exact, Floats, Ids, Scores
 from hn_datasets.texts import Ragged
 from hn_datasets.threads import over_rows
@@ -50,6 +50,14 @@ class Nearness:
     positives: Ragged
     vectors: Floats
 
+    def refuses(self, passages: Floats, rows: Ids, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Return for each (anchor row, passage id) pair whether it is not below the ceiling, shape ``[n]``."""
+        near = self.positives.take(rows)
+        products = dot_products(passages, self.vectors, np.repeat(ids, near.counts), near.values)
+        refused = np.zeros(len(rows), dtype=bool)
+        refused[near.rows[products >= self.ceilings[np.repeat(rows, near.counts)]]] = True
+        return refused
+
 
 @dataclass(frozen=True)
 class Search:
@@ -59,12 +67,14 @@ class Search:
         ceilings: shape ``[num_anchors]``, float64; a score has to be strictly below.
         k: how many.
         excluded: for each anchor the ids, in rising order, of passages that are never picked.
+        blocked: shape ``[num_passages]``, bool: passages that are picked for no anchor.
         nearness: a second ceiling; needs a teacher with vectors.
     """
 
     ceilings: npt.NDArray[np.float64]
     k: int
     excluded: Ragged
+    blocked: npt.NDArray[np.bool_] | None = None
     nearness: Nearness | None = None
 
 
@@ -117,6 +127,7 @@ class _Pick(NamedTuple):
     ceilings: npt.NDArray[np.float64]
     out_offsets: Ids
     out_ids: Ids
+    blocked: npt.NDArray[np.bool_]
     near_ceilings: npt.NDArray[np.float64]
     near_offsets: Ids
     near_rows: Ids
@@ -140,6 +151,7 @@ class _Pick(NamedTuple):
             np.ascontiguousarray(search.ceilings, np.float64),
             search.excluded.offsets,
             search.excluded.values,
+            search.blocked if search.blocked is not None else np.empty(0, np.bool_),
             np.ascontiguousarray(near.ceilings, np.float64),
             near.positives.offsets,
             near.positives.values,
@@ -178,6 +190,8 @@ def _candidates(tile: torch.Tensor, start: int, slack: npt.NDArray[np.float64], 
     columns = torch.from_numpy(pick.out_ids[here] - start).to(tile.device)
     allowed = tile <= _column(pick.ceilings + slack, tile)
     allowed[torch.from_numpy(rows).to(tile.device), columns] = False
+    if len(pick.blocked):
+        allowed &= torch.from_numpy(~pick.blocked[start : start + tile.shape[1]]).to(tile.device)
     low = pick.best_scores[:, -1] - slack
     if k <= tile.shape[1] and not len(pick.near_ceilings):
         sure = allowed & (tile < _column(pick.ceilings - slack, tile))
@@ -256,6 +270,8 @@ def _has_between(keys: Any, low: Any, high: Any) -> bool:
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _is_out(pick: _Pick, row: int, passage: int) -> bool:
+    if len(pick.blocked) and pick.blocked[passage]:
+        return True
     begin, end = pick.out_offsets[row], pick.out_offsets[row + 1]
     while begin < end:
         middle = (begin + end) >> 1

@@ -146,7 +146,7 @@ def test_a_passage_near_a_positive_is_passed_over(kind):
     ceilings, caps = rng.uniform(-1, 2, 30), rng.uniform(-3, 3, 30)
     excluded = lists(rng, 30, 2000, 20)
     near = Nearness(caps, positives, vectors)
-    guarded, plain = k_best_below(table, [Search(ceilings, 4, excluded, near), Search(ceilings, 4, excluded)])
+    guarded, plain = k_best_below(table, [Search(ceilings, 4, excluded, nearness=near), Search(ceilings, 4, excluded)])
     similarities = exact.T.astype(np.float64) @ vectors.T.astype(np.float64)
     allowed = exact.copy()
     for row in range(30):
@@ -156,6 +156,16 @@ def test_a_passage_near_a_positive_is_passed_over(kind):
     assert (guarded.ids == brute_force(allowed, ceilings, 4, excluded)).all()
     assert (plain.ids == brute_force(exact, ceilings, 4, excluded)).all()
     assert (guarded.ids != plain.ids).any()
+
+
+@pytest.mark.parametrize("kind", ["floats", "integers", "tensors"])
+def test_a_blocked_passage_is_picked_for_no_anchor(kind):
+    rng = np.random.default_rng(9)
+    exact = rng.standard_normal((20, 700)).astype(np.float32)
+    blocked = rng.random(700) < 0.9
+    (found,) = k_best_below(Table(exact, 0.01, kind=kind), [Search(np.full(20, 1.0), 5, none(20), blocked)])
+    exact[:, blocked] = np.inf
+    assert (found.ids == brute_force(exact, np.full(20, 1.0), 5, none(20))).all()
 
 
 def test_threads_of_others_keep_their_number_of_torch_threads():

@@ -70,6 +70,19 @@ class Scores(Protocol):
         """Return *the* score of each (anchor row, text) pair, shape ``[n]``, for texts that the corpus may not have."""
 
 
+class DenseScoresLike(Scores, Protocol):
+    """Scores that are products of vectors.
+
+    Attributes:
+        mean_passage: shape ``[d]``, float64, the mean vector of the corpus.
+    """
+
+    mean_passage: npt.NDArray[np.float64]
+
+    def passage_vectors(self, texts: Sequence[str]) -> Floats:
+        """Return the vectors of texts as passages, shape ``[len(texts), d]``, float32."""
+
+
 class Scorer(Protocol):
     """A teacher with one corpus."""
 
