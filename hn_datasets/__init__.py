@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hn_datasets.estimation.calibration import calibrate, estimate_false_negatives
+    from hn_datasets.estimation.results import Calibration, FalseNegativeEstimate
     from hn_datasets.formats import format_dataset
     from hn_datasets.inspection.audit import audit, audit_dataset
     from hn_datasets.inspection.comparison import compare
@@ -28,9 +30,11 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "BM25Teacher": "teachers.bm25",
+    "Calibration": "estimation.results",
     "CardMetadata": "release.card_data",
     "DenseTeacher": "teachers.dense",
     "EmbeddingStore": "store",
+    "FalseNegativeEstimate": "estimation.results",
     "HardNegativeMiner": "miner",
     "MiningStatistics": "statistics",
     "PrecomputedTeacher": "teachers.precomputed",
@@ -44,8 +48,10 @@ _MODULES = {
     "TopKShifted": "methods",
     "audit": "inspection.audit",
     "audit_dataset": "inspection.audit",
+    "calibrate": "estimation.calibration",
     "compare": "inspection.comparison",
     "compute_statistics": "statistics",
+    "estimate_false_negatives": "estimation.calibration",
     "format_dataset": "formats",
     "mine_negatives": "miner",
     "publish": "release.publishing",
@@ -54,9 +60,11 @@ _MODULES = {
 
 __all__ = [
     "BM25Teacher",
+    "Calibration",
     "CardMetadata",
     "DenseTeacher",
     "EmbeddingStore",
+    "FalseNegativeEstimate",
     "HardNegativeMiner",
     "MiningStatistics",
     "PrecomputedTeacher",
@@ -70,8 +78,10 @@ __all__ = [
     "TopKShifted",
     "audit",
     "audit_dataset",
+    "calibrate",
     "compare",
     "compute_statistics",
+    "estimate_false_negatives",
     "format_dataset",
     "mine_negatives",
     "publish",

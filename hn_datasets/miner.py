@@ -228,6 +228,23 @@ class HardNegativeMiner:
         """Return the features of the mined dataset: those given, and the added columns."""
         return Features({**features, **MINED_FEATURES})
 
+    def positives_of(self, anchors: Sequence[str]) -> Ragged:
+        """Return the corpus ids of all positives that the miner knows of each anchor, beside those of a row itself."""
+        return self._positives.of(anchors) if self._positives is not None else _no_lists(len(anchors))
+
+    def with_method(self, method: Method, *, forget_positives: bool = False) -> HardNegativeMiner:
+        """Return a miner with another method and everything else the same; nothing is embedded or indexed again.
+
+        Args:
+            method: the ceiling.
+            forget_positives: know only the positives of the row itself, to try out what becomes of the others.
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.recipe = replace(self.recipe, method=method)
+        other._positives = None if forget_positives else self._positives
+        return other
+
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Return the added columns for a batch of rows.
 
@@ -303,7 +320,7 @@ class HardNegativeMiner:
 
     def _mine(self, anchors: list[str], own: list[list[str]]) -> _Mined:
         """Mine one block of rows."""
-        known = self._positives.of(anchors) if self._positives is not None else _no_lists(len(anchors))
+        known = self.positives_of(anchors)
         texts = self.corpus.texts(known.values)
         bounds = known.offsets.tolist()
         positives = [[*row, *texts[bounds[i] : bounds[i + 1]]] for i, row in enumerate(own)]

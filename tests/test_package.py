@@ -23,8 +23,9 @@ ORDER = [
     "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.token_batches", "teachers.dense",
     "teachers.bm25_index", "teachers.bm25", "teachers.ensemble", "teachers.loading", "teachers",
     "store", "scoring", "search", "sampling", "guards", "miner", "planning",
-    "batches", "filling", "layouts", "normalizing", "formats", "statistics", "measurement", "markdown", "readme",
-    "record", "shards", "sources", "display",
+    "batches", "filling", "layouts", "normalizing", "formats", "statistics", "estimation.rates", "measurement",
+    "estimation.settings", "estimation.results", "estimation.hiding", "estimation.judging", "estimation.calibration",
+    "estimation", "markdown", "readme", "record", "shards", "sources", "display",
     "inspection.roles", "inspection.blocks", "inspection.inventory", "inspection.checks", "inspection.changes",
     "inspection.opening", "inspection.report", "inspection.agreement", "inspection.audit", "inspection.comparison",
     "inspection.rebuilding", "inspection.reproduction", "inspection",
@@ -37,7 +38,7 @@ ORDER = [
     "commands.errors", "commands.sections", "commands.demo", "commands.mine", "commands.cache", "commands.publish",
     "commands.audit", "commands.compare", "commands.reproduce", "commands", "cli",
 ]  # fmt: skip
-WITHOUT_TORCH = ["methods", "statistics", "formats", "readme"]
+WITHOUT_TORCH = ["methods", "statistics", "formats", "readme", "estimation.results"]
 TOP_LEVEL = {
     "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "constraints.txt",
     "hn_datasets", "cards", "tests", "notebooks",
