@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hn_datasets.estimation.calibration import calibrate, estimate_false_negatives
+    from hn_datasets.estimation.report import Survey
     from hn_datasets.estimation.results import Calibration, FalseNegativeEstimate
+    from hn_datasets.estimation.survey import survey
     from hn_datasets.formats import format_dataset
     from hn_datasets.inspection.audit import audit, audit_dataset
     from hn_datasets.inspection.comparison import compare
@@ -41,6 +43,7 @@ _MODULES = {
     "RandomNegatives": "methods",
     "Recipe": "recipe",
     "Release": "release.publishing",
+    "Survey": "estimation.report",
     "TopK": "methods",
     "TopKAbs": "methods",
     "TopKMarginPos": "methods",
@@ -56,6 +59,7 @@ _MODULES = {
     "mine_negatives": "miner",
     "publish": "release.publishing",
     "reproduce": "inspection.reproduction",
+    "survey": "estimation.survey",
 }
 
 __all__ = [
@@ -71,6 +75,7 @@ __all__ = [
     "RandomNegatives",
     "Recipe",
     "Release",
+    "Survey",
     "TopK",
     "TopKAbs",
     "TopKMarginPos",
@@ -86,6 +91,7 @@ __all__ = [
     "mine_negatives",
     "publish",
     "reproduce",
+    "survey",
 ]
 
 

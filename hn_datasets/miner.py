@@ -268,6 +268,11 @@ class HardNegativeMiner:
         ]
         return self._columns(mined, kept, num_rows)
 
+    @property
+    def scorer(self) -> Scorer:
+        """The teacher with the corpus, which scores any anchors."""
+        return self._scorer
+
     @cached_property
     def _scorer(self) -> Scorer:
         # Whoever made the miner has had the teacher; a worker that was not forked only loads it again.

@@ -25,7 +25,7 @@ ORDER = [
     "store", "scoring", "search", "sampling", "guards", "miner", "planning",
     "batches", "filling", "layouts", "normalizing", "formats", "statistics", "estimation.rates", "measurement",
     "estimation.settings", "estimation.results", "estimation.hiding", "estimation.judging", "estimation.calibration",
-    "estimation", "markdown", "readme", "record", "shards", "sources", "display",
+    "markdown", "readme", "record", "shards", "sources", "display",
     "inspection.roles", "inspection.blocks", "inspection.inventory", "inspection.checks", "inspection.changes",
     "inspection.opening", "inspection.report", "inspection.agreement", "inspection.audit", "inspection.comparison",
     "inspection.rebuilding", "inspection.reproduction", "inspection",
@@ -34,9 +34,9 @@ ORDER = [
     "release.versions", "release.staging", "release.checking", "release.drafting", "release.retrying",
     "release.repository", "release.ownership", "release.history", "release.folders",
     "release.uploading", "release.publishing", "release",
-    "ray_engine", "demo",
-    "commands.errors", "commands.sections", "commands.demo", "commands.mine", "commands.cache", "commands.publish",
-    "commands.audit", "commands.compare", "commands.reproduce", "commands", "cli",
+    "estimation.report", "estimation.survey", "estimation", "ray_engine", "demo",
+    "commands.errors", "commands.sections", "commands.demo", "commands.mine", "commands.survey", "commands.cache",
+    "commands.publish", "commands.audit", "commands.compare", "commands.reproduce", "commands", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH = ["methods", "statistics", "formats", "readme", "estimation.results"]
 TOP_LEVEL = {

@@ -106,10 +106,10 @@ def mine_command(
         recipe, saved = _read_recipe(config, with_teacher=options["teacher"] is None, trust_remote_code=trust)
     with options_in_errors():
         if plan:
-            costs = _plan(source, recipe, _teacher(saved, options), options)
+            costs = _plan(source, recipe, prepare_teacher(saved, options), options)
             click.echo(json.dumps(costs.to_dict()) if as_json else costs.to_table())
             return
-        mined, record = _mine(source, recipe, _teacher(saved, options), num_proc, options)
+        mined, record = _mine(source, recipe, prepare_teacher(saved, options), num_proc, options)
     write_mined(mined, record, output, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
@@ -240,7 +240,7 @@ def _method(name: str, margin: float | None) -> Method:
         raise ArgumentError(f"--margin: {error}") from error
 
 
-def _teacher(saved: Teacher | None, options: dict[str, Any]) -> Callable[[], Teacher]:
+def prepare_teacher(saved: Teacher | None, options: dict[str, Any]) -> Callable[[], Teacher]:
     """Return what loads the teacher that the options name, or gives that of the recipe; the options are checked now."""
     from hn_datasets.teachers.bm25 import BM25Teacher
     from hn_datasets.teachers.dense import DenseTeacher

@@ -10,6 +10,8 @@ from hn_datasets.errors import ArgumentError
 from hn_datasets.methods import Method, RandomNegatives, TopK, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
 
 SHIFTS = (100, 50, 30, 20, 15, 10, 7, 5, 3, 2, 1)
+SURVEYED_SHIFTS = (30, 10, 3)
+SURVEYED_PERCENTAGES = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 
 
 def list_settings(kind: type[Method], typical_score: float, step: float) -> tuple[Method, ...]:
@@ -59,11 +61,14 @@ def settings_of(kind: type[Method], numbers: Sequence[float]) -> tuple[Method, .
 
 def survey_settings(typical_score: float) -> tuple[Method, ...]:
     """Return settings of all methods, method by method, each from strict to loose."""
-    kinds = (TopKPercPos, TopKMarginPos, TopKAbs)
-    chosen = [method for kind in kinds for method in list_settings(kind, typical_score, 0.1)]
-    extra = TopKPercPos(0.95)  # the paper's
-    place = chosen.index(TopKPercPos(1.0))
-    return (*chosen[:place], extra, *chosen[place:], *map(TopKShifted, SHIFTS[::3]), TopK(), RandomNegatives())
+    stepped = [method for kind in (TopKMarginPos, TopKAbs) for method in list_settings(kind, typical_score, 0.1)]
+    return (
+        *map(TopKPercPos, SURVEYED_PERCENTAGES),
+        *stepped,
+        *map(TopKShifted, SURVEYED_SHIFTS),
+        TopK(),
+        RandomNegatives(),
+    )
 
 
 def number_of(method: Method) -> float | None:
