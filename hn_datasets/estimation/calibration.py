@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from sentence_transformers import CrossEncoder
@@ -15,11 +15,10 @@ from hn_datasets.errors import ArgumentError
 from hn_datasets.estimation.hiding import Trial, hide_positives, show_positives
 from hn_datasets.estimation.judging import CrossEncoderJudge, HiddenPositives, Judge, Judged, Verdicts
 from hn_datasets.estimation.rates import estimate_rate, pool_rising
-from hn_datasets.estimation.results import Calibration, CurvePoint, FalseNegativeEstimate
+from hn_datasets.estimation.results import Calibration, CurvePoint, FalseNegativeEstimate, setting_of
 from hn_datasets.estimation.settings import list_settings, settings_of, show
 from hn_datasets.methods import Method
 from hn_datasets.miner import HardNegativeMiner
-from hn_datasets.recipe import Recipe
 
 FEWEST_ANCHORS = 30
 EXPECTED_FALSE = 5
@@ -118,13 +117,6 @@ def estimate_false_negatives(
 def count_needed(target: float, num_negatives: int) -> int:
     """Return how many anchors can tell a rate of ``target`` from others, with so many negatives each."""
     return max(FEWEST_ANCHORS, math.ceil(EXPECTED_FALSE / (target * num_negatives)))
-
-
-def setting_of(recipe: Recipe) -> dict[str, Any]:
-    """Return the part of a recipe that an estimate is made for: all but the teacher, the columns and the seed."""
-    names = ("method", "num_negatives", "sampling", "pool", "temperature", "guards")
-    data = recipe.to_dict()
-    return {name: data[name] for name in names}
 
 
 def typical_score(positive_scores: Sequence[float]) -> float:

@@ -9,6 +9,20 @@ from typing import Any
 from hn_datasets.estimation.rates import INTERVAL, Rate
 from hn_datasets.estimation.settings import show
 from hn_datasets.methods import Method
+from hn_datasets.recipe import Recipe
+
+_HOW = {
+    "hidden positives": (
+        "{anchors} anchors have several known positives. All of these but one were hidden, and {false} of the {negatives} "
+        "negatives that came out were hidden ones. Labels are seldom complete, so the true share may be higher; anchors "
+        "with a single right answer may have fewer."
+    ),
+    "cross-encoder": (
+        "A cross-encoder scored {false} of the {negatives} negatives of {anchors} anchors at least as high as the "
+        "positive."
+    ),
+    "judge": "A judge looked at the {negatives} negatives of {anchors} anchors and took {false} for right answers.",
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,18 @@ class FalseNegativeEstimate:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {**vars(self), "rate": self.rate.to_dict()}
+
+    def describe(self) -> str:
+        """Return what was estimated, and how, in plain sentences."""
+        rate = self.rate
+        false = f"{rate.num_false:,.0f}" if float(rate.num_false).is_integer() else f"{rate.num_false:,.1f}"
+        how = _HOW[self.source].format(
+            anchors=f"{rate.num_anchors:,}", negatives=f"{rate.num_negatives:,}", false=false
+        )
+        return (
+            f"About {rate.rate:.1%} of the negatives are estimated to be right answers; with {rate.confidence:.0%} "
+            f"confidence between {rate.low:.1%} and {rate.high:.1%} ({self.interval}). {how}"
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FalseNegativeEstimate:
@@ -106,3 +132,10 @@ class Calibration:
             f"{rate.num_anchors:,} of {self.num_available:,} anchors; at {rate.confidence:.0%} confidence."
         )
         return "\n".join(lines)
+
+
+def setting_of(recipe: Recipe) -> dict[str, Any]:
+    """Return the part of a recipe that an estimate is made for: all but the teacher, the columns and the seed."""
+    names = ("method", "num_negatives", "sampling", "pool", "temperature", "guards")
+    data = recipe.to_dict()
+    return {name: data[name] for name in names}
