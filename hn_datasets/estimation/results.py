@@ -13,9 +13,9 @@ from hn_datasets.recipe import Recipe
 
 _HOW = {
     "hidden positives": (
-        "{anchors} anchors have several known positives. All of these but one were hidden, and {false} of the {negatives} "
-        "negatives that came out were hidden ones. Labels are seldom complete, so the true share may be higher; anchors "
-        "with a single right answer may have fewer."
+        "{anchors} anchors have several known positives. All of these but one were hidden, and {false} of the "
+        "{negatives} negatives that came out were hidden ones. Labels are seldom complete, so the true share may be "
+        "higher; anchors with a single right answer may have fewer."
     ),
     "cross-encoder": (
         "A cross-encoder scored {false} of the {negatives} negatives of {anchors} anchors at least as high as the "
