@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hn_datasets.estimation.results import Calibration, FalseNegativeEstimate
     from hn_datasets.estimation.survey import survey
     from hn_datasets.formats import format_dataset
+    from hn_datasets.guards import SimilarToPositive
     from hn_datasets.inspection.audit import audit, audit_dataset
     from hn_datasets.inspection.comparison import compare
     from hn_datasets.inspection.reproduction import reproduce
@@ -43,6 +44,7 @@ _MODULES = {
     "RandomNegatives": "methods",
     "Recipe": "recipe",
     "Release": "release.publishing",
+    "SimilarToPositive": "guards",
     "Survey": "estimation.report",
     "TopK": "methods",
     "TopKAbs": "methods",
@@ -75,6 +77,7 @@ __all__ = [
     "RandomNegatives",
     "Recipe",
     "Release",
+    "SimilarToPositive",
     "Survey",
     "TopK",
     "TopKAbs",

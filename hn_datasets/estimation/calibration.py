@@ -200,5 +200,5 @@ def _choose(curve: Sequence[CurvePoint], target: float) -> CurvePoint:
     strictest = f", got {curve[0].rate} with {show(curve[0].method)}" if curve else ", got no negatives from any"
     raise ArgumentError(
         f"Expected a setting with at most {target:.1%} false negatives{strictest}; raise the target, give stricter "
-        "settings, add a guard or take another method."
+        "settings, add a guard such as SimilarToPositive() or take another method."
     )

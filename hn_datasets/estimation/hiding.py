@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hn_datasets.columns import AnyDataset, iter_pairs, splits_of
-from hn_datasets.guards import Duplicates, merge
+from hn_datasets.guards import merge
 from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.sampling import row_seeds, uniforms
 from hn_datasets.teachers.base import Ids
@@ -82,7 +82,8 @@ def hide_positives(miner: HardNegativeMiner, dataset: AnyDataset, *, num_anchors
     trial = _draw(miner, dataset, labels, _find_several(miner, labels), num_anchors, seed)
     known = labels.of(trial.anchors)
     right = miner.corpus.ids_of_same(miner.corpus.texts(known.values), known.rows, len(known))
-    seen = Duplicates().excluded(trial.anchors, [[text] for text in trial.shown], miner.corpus)
+    owners = np.tile(np.arange(len(known)), 2)
+    seen = miner.corpus.ids_of_same([*trial.anchors, *trial.shown], owners, len(known))
     return replace(trial, hidden=_subtract(right, seen))
 
 

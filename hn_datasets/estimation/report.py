@@ -111,7 +111,7 @@ class Survey:
         if not within:
             return (
                 f"No setting keeps to {self.target:.0%} false negatives and {FULL_ROWS:.0%} full rows; {name} has "
-                f"{chosen.rate}: add a guard, or take a stronger teacher."
+                f"{chosen.rate}: add a guard such as SimilarToPositive(), or take a stronger teacher."
             )
         has = f"has the hardest negatives with at most {self.target:.0%} false ones, {chosen.rate}"
         if not isinstance(self.choice, _AWARE):

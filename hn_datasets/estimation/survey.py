@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hn_datasets.columns import AnyDataset, iter_pairs
+from hn_datasets.columns import AnyDataset, splits_of
 from hn_datasets.errors import ArgumentError
 from hn_datasets.estimation.calibration import FEWEST_ANCHORS, HIDDEN_ANCHORS, typical_score
 from hn_datasets.estimation.hiding import Trial, hide_positives, show_positives
 from hn_datasets.estimation.rates import Rate, estimate_rate, jaccard
 from hn_datasets.estimation.report import Survey, SurveyRow
 from hn_datasets.estimation.settings import survey_settings
-from hn_datasets.guards import Duplicates
+from hn_datasets.guards import Block, same_texts
 from hn_datasets.methods import Method, RandomNegatives, TopK
 from hn_datasets.miner import BLOCK_ROWS, HardNegativeMiner, TeacherLike
-from hn_datasets.sampling import draw_uniformly, row_seeds
+from hn_datasets.picking import add_rules, mine_block
 from hn_datasets.search import Found, Search, k_best_below
 from hn_datasets.teachers.base import Ids
-from hn_datasets.texts import Ragged, digest_texts
 
 TYPICAL_ANCHORS = 500
 _DIGITS = 6
-_CHOSEN_HERE = {"method", "sampling", "pool", "temperature", "guards"}
+_CHOSEN_HERE = {"method", "sampling", "pool", "temperature"}
 
 
 def survey(
@@ -54,7 +52,7 @@ def survey(
         target_false_negative_rate: what the choice has to keep to; above 0, below 1.
         num_anchors: how many anchors positives are hidden of, at most.
         seed: of random negatives, and of what is hidden.
-        mining: further arguments of ``HardNegativeMiner.from_dataset``: corpus, columns, prompts, store.
+        mining: further arguments of ``HardNegativeMiner.from_dataset``: corpus, columns, guards, prompts, store.
 
     Raises:
         ArgumentError: an argument is out of range or unknown.
@@ -77,8 +75,10 @@ def survey(
         sample = show_positives(miner, dataset, num_anchors=TYPICAL_ANCHORS, seed=seed)
         settings = survey_settings(typical_score(miner(sample.batch)["positive_score"]))
     tally = _Tally.start(len(settings), num_negatives)
-    for anchors in _blocks(miner, dataset):
-        tally.add(_search(miner, anchors, miner.positives_of(anchors), settings, seed))
+    for split in splits_of(dataset).values():
+        for batch in split.with_format(None).iter(batch_size=BLOCK_ROWS):
+            for block in miner.blocks(batch):
+                tally.add(_search(miner, block, settings, seed))
     trials, unknown = _estimate(miner, dataset, settings, num_anchors, seed)
     return Survey(
         rows=tally.num_rows,
@@ -150,41 +150,22 @@ class _Tally:
         )
 
 
-def _blocks(miner: HardNegativeMiner, dataset: AnyDataset) -> Iterator[list[str]]:
-    """Yield the anchors of the rows, in blocks that the search likes."""
-    recipe = miner.recipe
-    waiting: list[str] = []
-    for pairs in iter_pairs(dataset, recipe.anchor_column_name, recipe.positive_column_name, recipe.on_empty):
-        waiting += pairs.anchors.to_pylist()
-        while len(waiting) >= BLOCK_ROWS:
-            yield waiting[:BLOCK_ROWS]
-            waiting = waiting[BLOCK_ROWS:]
-    if waiting:
-        yield waiting
-
-
-def _search(
-    miner: HardNegativeMiner, anchors: list[str], positives: Ragged, settings: Sequence[Method], seed: int
-) -> list[Found]:
+def _search(miner: HardNegativeMiner, block: Block, settings: Sequence[Method], seed: int) -> list[Found]:
     """Return the negatives by every setting, shape ``[n, num_negatives]`` each, from one pass over the scores."""
-    texts = miner.corpus.texts(positives.values)
-    bounds = positives.offsets.tolist()
-    own = [texts[start:stop] for start, stop in pairwise(bounds)]
-    excluded = Duplicates().excluded(anchors, own, miner.corpus)
-    scores = miner.scorer.scores(anchors)
-    lowest = np.full(len(anchors), np.inf, dtype=np.float32)
-    np.minimum.at(lowest, positives.rows, scores.pairs(positives.rows, positives.values))
-    wanted = miner.recipe.num_negatives
+    same, wanted = same_texts(block, miner.corpus), miner.recipe.num_negatives
+    rules = [guard.rule(block, miner.corpus) for guard in miner.guards]
     searched = [method for method in settings if not isinstance(method, RandomNegatives)]
-    searches = [Search(method.ceiling(lowest), method.skip + wanted, excluded) for method in searched]
-    answers = iter(k_best_below(scores, searches))
+    answers = iter(
+        k_best_below(
+            block.scores,
+            [add_rules(Search(one.ceiling(block.lowest), one.skip + wanted, same), rules) for one in searched],
+        )
+    )
     found = []
     for method in settings:
         if isinstance(method, RandomNegatives):
-            ids = draw_uniformly(row_seeds(seed, digest_texts(anchors)), len(miner.corpus), wanted, excluded)
-            drawn = np.full(ids.shape, -np.inf, dtype=np.float32)
-            drawn[ids >= 0] = scores.pairs(np.nonzero(ids >= 0)[0], ids[ids >= 0])
-            found.append(Found(ids, drawn))
+            recipe = replace(miner.recipe, method=method, seed=seed)
+            found.append(mine_block(block, recipe, miner.guards, miner.corpus).found)
         else:
             answer = next(answers)
             found.append(Found(answer.ids[:, method.skip :], answer.scores[:, method.skip :]))
@@ -199,11 +180,8 @@ def _estimate(
     if trial.num_available < FEWEST_ANCHORS:
         reason = f"{trial.num_available:,} anchors have several known positives and at least {FEWEST_ANCHORS} have to"
         return [(None, None)] * len(settings), reason
-    blocks = []
-    for start in range(0, len(trial.anchors), BLOCK_ROWS):
-        anchors, shown = (texts[start : start + BLOCK_ROWS] for texts in (trial.anchors, trial.shown))
-        positives = Ragged(np.arange(len(anchors) + 1), miner.corpus.ids(shown))
-        blocks.append(_search(miner, anchors, positives, settings, seed))
+    forgetful = miner.with_method(miner.recipe.method, forget_positives=True)
+    blocks = [_search(miner, block, settings, seed) for block in forgetful.blocks(trial.batch)]
     return [_rate(trial, _join(found)) for found in zip(*blocks, strict=True)], None
 
 
