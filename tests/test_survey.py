@@ -13,6 +13,7 @@ from test_calibration import EXTRA, ROWS, TopicTeacher
 from hn_datasets import (
     HardNegativeMiner,
     RandomNegatives,
+    SimilarToPositive,
     Survey,
     TopK,
     TopKAbs,
@@ -20,6 +21,7 @@ from hn_datasets import (
     TopKPercPos,
     TopKShifted,
     calibrate,
+    estimate_false_negatives,
     survey,
 )
 from hn_datasets.cli import main
@@ -87,6 +89,17 @@ def test_the_order_of_rows_decides_nothing(store, dataset, found):
     assert again == found
 
 
+def test_guards_hold_in_the_search_and_on_trial(store, dataset):
+    guards = (SimilarToPositive(max_score=0.6),)
+    choices = {"teacher": TEACHER, "corpus": EXTRA, "store": store, "num_negatives": 3, "guards": guards}
+    found = survey(dataset, settings=SETTINGS, **choices)
+    miner = HardNegativeMiner.from_dataset(dataset, method=TopKPercPos(0.9), **choices)
+    scores = [float(score) for row in miner(dataset[:])["negative_scores"] for score in row]
+    assert found.settings[1].mean_negative_score == pytest.approx(math.fsum(scores) / len(scores), abs=1e-6)
+    assert found.settings[1].rate == estimate_false_negatives(miner, dataset).rate
+    assert found.guards == miner.recipe.guards and found.to_dict()["guards"][0]["max_score"] == 0.6
+
+
 @pytest.mark.filterwarnings("ignore:BM25")
 @pytest.mark.parametrize("teacher", [TEACHER, "bm25"], ids=["dense", "bm25"])
 def test_all_six_methods_are_compared_where_nothing_is_named(store, dataset, teacher):
@@ -107,14 +120,14 @@ def test_without_several_positives_it_says_why_there_is_no_rate(store):
     assert found.draw().startswith(b"\x89PNG")
 
 
-def make(*rows):
+def make(*rows, guards=()):
     """A survey of settings, each with its rate, trial score and share of full rows."""
     settings = tuple(
         SurveyRow(method, full, score, Rate(rate, 0, 1, 0.95, 100, 400, rate * 400), score)
         for method, rate, score, full in rows
     )
     overlap = tuple(tuple(1.0 for _ in rows) for _ in rows)
-    return Survey(100, 1000, 4, settings, overlap, None, 0.05)
+    return Survey(100, 1000, 4, guards, settings, overlap, None, 0.05)
 
 
 def test_the_choice_is_the_hardest_positive_aware_setting_that_keeps_to_the_target_with_full_rows():
@@ -131,6 +144,8 @@ def test_the_choice_is_the_hardest_positive_aware_setting_that_keeps_to_the_targ
     assert found.advice.startswith("Choose TopKPercPos(0.9)") and "TopKAbs(0.5) has harder ones" in found.advice
     other = make(*rows[2:])
     assert other.choice == TopKAbs(0.5) and "no positive-aware setting keeps to that" in other.advice
+    guarded = make(*rows, guards=({"name": "similar-to-positive", "percentage": 0.3, "max_score": None},))
+    assert guarded.choice == TopKAbs(0.5) and "TopKAbs(0.5) with the guards: of all settings" in guarded.advice
     nothing = make(rows[3], (TopKPercPos(0.9), 0.2, 0.4, 1.0))
     assert nothing.choice == TopKPercPos(0.9) and nothing.advice.startswith("No setting keeps to 5% false negatives")
 

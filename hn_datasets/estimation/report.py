@@ -11,6 +11,7 @@ import numpy as np
 
 from hn_datasets.estimation.rates import INTERVAL, Rate
 from hn_datasets.estimation.settings import show
+from hn_datasets.guards import SimilarToPositive
 from hn_datasets.methods import Method, RandomNegatives, TopKMarginPos, TopKPercPos
 from hn_datasets.release.plots import BLUE, INK, ORANGE, VIOLET
 
@@ -68,6 +69,7 @@ class Survey:
         rows: number of rows that were mined.
         passages: number of distinct passages.
         num_negatives: negatives asked for in each row.
+        guards: the JSON forms of the guards that all settings were mined with.
         settings: method by method, each from strict to loose.
         overlap: for each pair of settings the Jaccard index of their negatives; None where neither has any.
         unknown: why false negatives cannot be estimated; None where they are.
@@ -78,6 +80,7 @@ class Survey:
     rows: int
     passages: int
     num_negatives: int
+    guards: tuple[dict[str, Any], ...]
     settings: tuple[SurveyRow, ...]
     overlap: tuple[tuple[float | None, ...], ...]
     unknown: str | None
@@ -88,10 +91,11 @@ class Survey:
     def choice(self) -> Method:
         """The setting to choose: the hardest one that keeps to the target and leaves few rows short.
 
-        One of the positive-aware methods, if there is one: they trained better in NV-Retriever (arXiv 2407.15831).
-        Where none keeps to the target, or it cannot be told, it is the loosest TopK-PercPos up to the paper's 95 %.
+        One of the positive-aware methods, if there is one: they trained better in NV-Retriever (arXiv 2407.15831). With
+        the guard ``SimilarToPositive`` every setting is aware of the positive, so it is the hardest one of all. Where
+        none keeps to the target, or it cannot be told, it is the loosest TopK-PercPos up to the paper's 95 %.
         """
-        within = self._within(_AWARE) or self._within((Method,))
+        within = self._within(self._aware) or self._within((Method,))
         if within:
             return within[-1].method
         usual = [row for row in self.settings if isinstance(row.method, TopKPercPos) and row.method.percentage <= 0.95]
@@ -114,7 +118,9 @@ class Survey:
                 f"{chosen.rate}: add a guard such as SimilarToPositive(), or take a stronger teacher."
             )
         has = f"has the hardest negatives with at most {self.target:.0%} false ones, {chosen.rate}"
-        if not isinstance(self.choice, _AWARE):
+        if self._aware == (Method,):
+            return f"Choose {name} with the guards: of all settings it {has}."
+        if not isinstance(self.choice, self._aware):
             return f"Choose {name}: it {has}; no positive-aware setting keeps to that."
         hardest = within[-1].method
         other = "" if hardest == self.choice else f"; {show(hardest)} has harder ones, but its kind trained worse there"
@@ -127,6 +133,7 @@ class Survey:
         """Return the JSON form."""
         return {
             **vars(self),
+            "guards": list(self.guards),
             "settings": [row.to_dict() for row in self.settings],
             "overlap": [list(row) for row in self.overlap],
             "choice": self.choice.to_dict(),
@@ -166,6 +173,11 @@ class Survey:
             content = io.BytesIO()
             figure.savefig(content, format="png", metadata={"Software": None})
         return content.getvalue()
+
+    @property
+    def _aware(self) -> tuple[type[Method], ...]:
+        """The methods that let no setting ignore how close a passage comes to the positive."""
+        return (Method,) if any(guard["name"] == SimilarToPositive.name for guard in self.guards) else _AWARE
 
     def _within(self, kinds: tuple[type[Method], ...]) -> list[SurveyRow]:
         """Return the settings that keep to the target and leave few rows short, the hardest last."""

@@ -84,6 +84,7 @@ def survey(
         rows=tally.num_rows,
         passages=len(miner.corpus),
         num_negatives=num_negatives,
+        guards=miner.recipe.guards,
         settings=tuple(
             SurveyRow(method, *measures, *trial)
             for method, measures, trial in zip(settings, tally.measures(), trials, strict=True)
