@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hn_datasets.store import EmbeddingStore
     from hn_datasets.teachers.bm25 import BM25Teacher
     from hn_datasets.teachers.dense import DenseTeacher
+    from hn_datasets.teachers.ensemble import EnsembleTeacher
     from hn_datasets.teachers.precomputed import PrecomputedTeacher
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ _MODULES = {
     "CardMetadata": "release.card_data",
     "DenseTeacher": "teachers.dense",
     "EmbeddingStore": "store",
+    "EnsembleTeacher": "teachers.ensemble",
     "FalseNegativeEstimate": "estimation.results",
     "HardNegativeMiner": "miner",
     "MiningStatistics": "statistics",
@@ -70,6 +72,7 @@ __all__ = [
     "CardMetadata",
     "DenseTeacher",
     "EmbeddingStore",
+    "EnsembleTeacher",
     "FalseNegativeEstimate",
     "HardNegativeMiner",
     "MiningStatistics",

@@ -26,14 +26,17 @@ from hn_datasets.columns import (
     read_pairs,
     resolve_columns,
 )
+from hn_datasets.ensembling import mine_ensemble
 from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning, TextError, WeakTeacherWarning
 from hn_datasets.guards import Block, Guard, describe_guards, guard_from_dict
 from hn_datasets.methods import Method, TopKPercPos
+from hn_datasets.modes import members_of
 from hn_datasets.picking import Mined, mine_block, open_block
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
 from hn_datasets.scoring import open_scorer
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.base import Encoder, Ids, Ranker, Scorer, Teacher
+from hn_datasets.teachers.ensemble import EnsembleTeacher, list_members, named_errors
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
 from hn_datasets.texts import AnchorPositives, Corpus, Digests, Ragged, digest_texts
 
@@ -54,6 +57,9 @@ MINED_FEATURES = Features(
 
 GUARD_FEATURES = Features({"guard_removals": List(Value("int32"))})
 """Added with guards: for each, how many of the passages that the row would have without guards it takes out."""
+
+ENSEMBLE_FEATURES = Features({"negative_teachers": List(Value("string"))})
+"""Added by an ensemble: the teacher of each negative."""
 
 TeacherLike = str | Path | SentenceTransformer | Teacher
 
@@ -82,6 +88,13 @@ class _Rows:
             part = slice(start, start + BLOCK_ROWS)
             columns = {name: values[part] for name, values in self.columns.items()}
             yield _Rows(self.anchors[part], self.own[part], columns, self.kept[part], self.num_rows)
+
+    def take(self, rows: Ids) -> _Rows:
+        """Return some of the rows."""
+        numbers = rows.tolist()
+        columns = {name: [values[row] for row in numbers] for name, values in self.columns.items()}
+        anchors, own = [self.anchors[row] for row in numbers], [self.own[row] for row in numbers]
+        return _Rows(anchors, own, columns, self.kept[rows], self.num_rows)
 
 
 class HardNegativeMiner:
@@ -174,7 +187,7 @@ class HardNegativeMiner:
         """
         anchor, positive = resolve_columns(dataset, anchor_column_name, positive_column_name)
         draft = Recipe(
-            teacher={},
+            teacher=teacher.spec() if isinstance(teacher, EnsembleTeacher) else {},
             method=method if method is not None else TopKPercPos(),
             num_negatives=num_negatives,
             sampling=sampling,
@@ -190,7 +203,7 @@ class HardNegativeMiner:
             raise ArgumentError("corpus_column_name has no effect without a corpus; leave it out.")
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
         for guard in guards:
-            guard.check(ready, draft.method)
+            guard.check(list_members(ready)[0][1], draft.method)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
         extra = iter_passages(corpus, corpus_column_name, on_empty) if corpus is not None else iter(())
         start = time.perf_counter()
@@ -228,7 +241,7 @@ class HardNegativeMiner:
         occur in several rows, use ``from_dataset``. Arguments and errors are those of ``from_dataset``.
         """
         draft = Recipe(
-            teacher={},
+            teacher=teacher.spec() if isinstance(teacher, EnsembleTeacher) else {},
             method=method if method is not None else TopKPercPos(),
             num_negatives=num_negatives,
             sampling=sampling,
@@ -242,7 +255,7 @@ class HardNegativeMiner:
         )
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
         for guard in guards:
-            guard.check(ready, draft.method)
+            guard.check(list_members(ready)[0][1], draft.method)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
         start = time.perf_counter()
         built = Corpus.build(iter_passages(corpus, corpus_column_name, on_empty), store.derived / "corpora")
@@ -253,7 +266,8 @@ class HardNegativeMiner:
 
     def features(self, features: Features) -> Features:
         """Return the features of the mined dataset: those given, and the added columns."""
-        return Features({**features, **MINED_FEATURES, **(GUARD_FEATURES if self._guards else {})})
+        of_guards, of_teachers = GUARD_FEATURES if self._guards else {}, ENSEMBLE_FEATURES if self._names else {}
+        return Features({**features, **MINED_FEATURES, **of_guards, **of_teachers})
 
     def positives_of(self, anchors: Sequence[str]) -> Ragged:
         """Return the corpus ids of all positives that the miner knows of each anchor, beside those of a row itself."""
@@ -282,7 +296,8 @@ class HardNegativeMiner:
             ``negatives`` (texts, best first), ``negative_ids`` (int64, rows of the corpus), ``negative_scores``
             (float32, falling), ``positive_score`` (float32, the lowest of the row's positives), ``ceiling`` (float64,
             every negative is strictly below; inf if there is none) and ``top_score`` (float32, the best passage that is
-            no positive, ceiling or not). A skipped row has no negatives and NaN.
+            no positive, ceiling or not). A skipped row has no negatives and NaN. An ensemble adds
+            ``negative_teachers``, the name of each negative's teacher.
 
         Raises:
             ColumnError: a column is missing or holds no text.
@@ -298,18 +313,29 @@ class HardNegativeMiner:
             ColumnError: a column is missing or holds no text.
             TextError: a text is None, empty or white space, and ``on_empty`` is "error".
         """
-        return map(self._open, self._read(batch).blocks())
+        for rows in self._read(batch).blocks():
+            yield self._open(0, rows, self.positives_of(rows.anchors))
 
     @property
     def guards(self) -> tuple[Guard, ...]:
         """The guards of the recipe."""
         return self._guards
 
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """Names of the teachers of an ensemble; none for another teacher."""
+        return tuple(members_of(self.recipe.teacher))
+
     @cached_property
-    def _scorer(self) -> Scorer:
+    def _scorers(self) -> list[tuple[str | None, Scorer]]:
+        """Name and scorer of every teacher of an ensemble, or the scorer of the one teacher, without a name."""
         # Whoever made the miner has had the teacher; a worker that was not forked only loads it again.
         teacher = teacher_from_spec(self.recipe.teacher, trust_remote_code=True)
-        return open_scorer(teacher, self.corpus, self.store)
+        scorers: list[tuple[str | None, Scorer]] = []
+        for name, member in list_members(teacher):
+            with named_errors(name):
+                scorers.append((name, open_scorer(member, self.corpus, self.store)))
+        return scorers
 
     def _prepare(self, teacher: Teacher, anchors: Iterator[pa.Array]) -> None:
         """Embed or index the corpus and the anchors, so that workers and later calls only read."""
@@ -321,16 +347,24 @@ class HardNegativeMiner:
                 WeakTeacherWarning,
                 stacklevel=3,
             )
+        members = list_members(teacher)
+        for name, member in members if len(members) > 1 else ():
+            if isinstance(member, Ranker):  # before anything is encoded: what it lacks shows now
+                with named_errors(name):
+                    open_scorer(member, self.corpus, self.store)
         start = time.perf_counter()
-        if isinstance(teacher, Encoder):
-            self.store.embed(teacher, "passage", self.corpus.column, self.corpus.digests)
-            chunks = list(anchors)
-            if chunks:
-                texts = pa.chunked_array(chunks)
-                self.store.embed(teacher, "anchor", texts, digest_texts(texts.to_pylist()))
+        encoders = [(name, member) for name, member in members if isinstance(member, Encoder)]
+        chunks = list(anchors) if encoders else []
+        for name, encoder in encoders:
+            with named_errors(name):
+                self.store.embed(encoder, "passage", self.corpus.column, self.corpus.digests)
+                if chunks:
+                    texts = pa.chunked_array(chunks)
+                    self.store.embed(encoder, "anchor", texts, digest_texts(texts.to_pylist()))
+        if encoders:
             self.timings["encode"] = time.perf_counter() - start
             start = time.perf_counter()
-        _ = self._scorer
+        _ = self._scorers
         self.timings["index"] = time.perf_counter() - start
 
     def _read(self, batch: Mapping[str, Sequence[Any]]) -> _Rows:
@@ -359,11 +393,20 @@ class HardNegativeMiner:
 
     def _mine(self, rows: _Rows) -> Mined:
         """Mine one block of rows."""
-        return mine_block(self._open(rows), self.recipe, self._guards, self.corpus)
-
-    def _open(self, rows: _Rows) -> Block:
         known = self.positives_of(rows.anchors)
-        return open_block(self._scorer.scores(rows.anchors), rows.anchors, rows.own, known, self.corpus, rows.columns)
+        if not self._names:
+            return mine_block(self._open(0, rows, known), self.recipe, self._guards, self.corpus)
+
+        def look(member: int, chosen: Ids) -> Block:
+            return self._open(member, rows.take(chosen), known.take(chosen))
+
+        return mine_ensemble(look, rows.anchors, self.recipe, self._guards, self.corpus)
+
+    def _open(self, member: int, rows: _Rows, known: Ragged) -> Block:
+        """Return rows as a teacher of an ensemble sees them, or as the one teacher does."""
+        name, scorer = self._scorers[member]
+        with named_errors(name):
+            return open_block(scorer.scores(rows.anchors), rows.anchors, rows.own, known, self.corpus, rows.columns)
 
     def _columns(self, mined: list[tuple[Ids, Mined]], num_rows: int) -> dict[str, Any]:
         """Return the columns; arrays carry their type into the dataset, also where all lists are empty."""
@@ -372,12 +415,15 @@ class HardNegativeMiner:
         scores = np.full((num_rows, k), np.nan, dtype=np.float32)
         positive_scores, top_scores = (np.full(num_rows, np.nan, dtype=np.float32) for _ in range(2))
         ceilings = np.full(num_rows, np.nan)
+        teachers = np.zeros((num_rows, k), dtype=np.int64)
         removals = np.zeros((num_rows, len(self._guards)), dtype=np.int32)
         for rows, part in mined:
             ids[rows, : part.found.ids.shape[1]] = part.found.ids
             scores[rows, : part.found.ids.shape[1]] = part.found.scores
             positive_scores[rows], top_scores[rows] = part.positive_scores, part.top_scores
             ceilings[rows], removals[rows] = part.ceilings, part.removals
+            if part.teachers is not None:
+                teachers[rows, : part.teachers.shape[1]] = part.teachers
         return {
             "negatives": self._texts(ids),
             "negative_ids": _lists(ids, ids),
@@ -386,6 +432,7 @@ class HardNegativeMiner:
             "ceiling": list(ceilings),
             "top_score": list(top_scores),
             **({"guard_removals": list(removals)} if self._guards else {}),
+            **({"negative_teachers": _names_of(teachers, ids, self._names)} if self._names else {}),
         }
 
     def _texts(self, ids: Ids) -> list[Any]:
@@ -490,6 +537,14 @@ def _lists(values: npt.NDArray[Any], ids: Ids) -> Any:
     if len(ids) and (counts == ids.shape[1]).all():
         return values
     return [row[:count] for row, count in zip(values, counts.tolist(), strict=True)]
+
+
+def _names_of(teachers: Ids, ids: Ids, names: tuple[str, ...]) -> list[Any]:
+    """Return the name of each negative's teacher, row by row; lists that are all empty have no type of their own."""
+    counts = (ids >= 0).sum(axis=1).tolist()
+    if not any(counts):
+        return [np.empty(0, dtype=np.str_) for _ in counts]
+    return [[names[teacher] for teacher in row[:count]] for row, count in zip(teachers, counts, strict=True)]
 
 
 def _no_lists(num_rows: int) -> Ragged:

@@ -14,7 +14,7 @@ from hn_datasets.methods import RandomNegatives
 from hn_datasets.recipe import Recipe
 from hn_datasets.sampling import choose, draw_uniformly, row_seeds, sort_by_score
 from hn_datasets.search import Found, Search, k_best_below
-from hn_datasets.teachers.base import Floats, Scores
+from hn_datasets.teachers.base import Floats, Ids, Scores
 from hn_datasets.texts import Corpus, Ragged, digest_texts
 
 
@@ -29,6 +29,7 @@ class Mined:
         top_scores: shape ``[n]``, float32: the best passage that is no positive; NaN if there is none.
         removals: shape ``[n, num_guards]``, int32: how many of the passages that the row would have without guards each
             guard takes out.
+        teachers: shape ``[n, num_negatives]``, int64, the number of each negative's teacher; None where there is one.
     """
 
     found: Found
@@ -36,6 +37,7 @@ class Mined:
     ceilings: npt.NDArray[np.float64]
     top_scores: Floats
     removals: npt.NDArray[np.int32]
+    teachers: Ids | None = None
 
 
 def open_block(
@@ -72,22 +74,33 @@ def mine_block(block: Block, recipe: Recipe, guards: Sequence[Guard], corpus: Co
     seeds = row_seeds(recipe.seed or 0, digest_texts(block.anchors)) if recipe.draws else np.empty(0, np.uint64)
     wanted = recipe.method.skip + recipe.pool_size
     best = Search(np.full(len(ceilings), np.inf), 1, same)
-    plain, guarded = Search(ceilings, wanted, same), add_rules(Search(ceilings, wanted, same), rules)
+    plain = Search(ceilings, wanted, same)
+    strict = guarded(plain, rules)
     if isinstance(recipe.method, RandomNegatives):
         (top,) = k_best_below(block.scores, [best])
-        found, free = (_draw(block.scores, seeds, recipe, search) for search in (guarded, plain))
+        found, free = (_draw(block.scores, seeds, recipe, search) for search in (strict, plain))
     else:
-        searches = [guarded, best, *([plain] if rules else [])]
+        searches = [strict, best, *([plain] if rules else [])]
         found, top, *rest = k_best_below(block.scores, searches)
         free = rest[0] if rules else found
-        found = choose(found, recipe, seeds, corpus.digests.view(np.uint64).reshape(-1, 2)[:, 0])
+        found = choose(found, recipe, seeds, passage_keys(corpus))
     removals = [rule.refuses(block.scores, free.ids).sum(axis=1) for rule in rules]
-    top_scores = np.where(np.isneginf(top.scores[:, 0]), np.nan, top.scores[:, 0]).astype(np.float32)
     counts = np.array(removals, np.int32).reshape(len(rules), len(ceilings)).T
-    return Mined(found, block.positive_scores, ceilings, top_scores, counts)
+    return Mined(found, block.positive_scores, ceilings, top_scores_of(top), counts)
 
 
-def add_rules(search: Search, rules: Sequence[Rule]) -> Search:
+def top_scores_of(best: Found) -> Floats:
+    """Return the scores of the best passages, shape ``[n]``, float32, NaN where there is none."""
+    return np.where(np.isneginf(best.scores[:, 0]), np.nan, best.scores[:, 0]).astype(np.float32)
+
+
+def passage_keys(corpus: Corpus) -> npt.NDArray[np.uint64]:
+    """Return what the random number of each passage is drawn by, shape ``[num_passages]``, uint64."""
+    keys: npt.NDArray[np.uint64] = corpus.digests.view(np.uint64).reshape(-1, 2)[:, 0]
+    return keys
+
+
+def guarded(search: Search, rules: Sequence[Rule]) -> Search:
     """Return the search under all rules."""
     num_rows = len(search.ceilings)
     excluded = merge([search.excluded, *(rule.excluded for rule in rules if rule.excluded is not None)], num_rows)

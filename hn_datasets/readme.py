@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from hn_datasets.markdown import code, escape, fence
+from hn_datasets.modes import members_of
 from hn_datasets.recipe import Recipe
 from hn_datasets.statistics import MiningStatistics
 
@@ -50,7 +51,7 @@ def render_readme(
         method_name=recipe.method.name,
         rows=f"{statistics.rows:,}",
         negatives=f"{statistics.negatives:,}",
-        teacher=code(str(recipe.teacher.get("model", recipe.teacher["type"]))),
+        teacher=_name_teacher(recipe.teacher),
         method=code(recipe.method.name) + (f" ({setting} {getattr(recipe.method, setting)})" if setting else ""),
         passages=f"{corpus['passages']:,}",
         source=code(source_name) if source_name else "",
@@ -60,3 +61,11 @@ def render_readme(
         table=fence(statistics.to_table(), "text"),
         estimate=None if estimate is None else escape(estimate),
     )
+
+
+def _name_teacher(spec: Mapping[str, Any]) -> str:
+    """Return a model's name or the kind of teacher; of an ensemble, the names of its teachers and its mode."""
+    names = list(members_of(spec))
+    if names:
+        return f"{', '.join(map(code, names[:-1]))} and {code(names[-1])} (ensemble, {code(str(spec['mode']))})"
+    return code(str(spec.get("model", spec["type"])))

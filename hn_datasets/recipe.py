@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 
 from hn_datasets.errors import ArgumentError, DataSourceError
 from hn_datasets.methods import Method, RandomNegatives, TopKPercPos, method_from_dict
+from hn_datasets.modes import check_combination, draws_teacher, is_ensemble
 from hn_datasets.texts import digest_of
 
 ALGORITHM_VERSION = 1
@@ -124,13 +125,15 @@ class Recipe:
             )
         if self.temperature is not None and "softmax" not in self.sampling:
             raise ArgumentError(f"temperature has no effect with sampling={self.sampling!r}; leave it out.")
+        if is_ensemble(self.teacher):
+            check_combination(self.teacher, self.method, self.sampling, self.method.skip + self.num_negatives)
         if self.seed is not None and not self.draws:
             raise ArgumentError("seed has no effect where nothing is drawn (sampling='top'); leave it out.")
 
     @property
     def draws(self) -> bool:
         """Whether chance, and so the seed, has a part in it."""
-        return self.sampling != "top" or isinstance(self.method, RandomNegatives)
+        return self.sampling != "top" or isinstance(self.method, RandomNegatives) or draws_teacher(self.teacher)
 
     @property
     def pool_size(self) -> int:

@@ -1,4 +1,4 @@
-"""Statistics of mined data: a pure function of the numeric columns.
+"""Statistics of mined data: a pure function of the numeric columns, and of the names of an ensemble's teachers.
 
 The result is the same to the last bit for any row order and any sharding: values are sorted, sums are exact
 (``math.fsum``) before they are rounded once.
@@ -7,14 +7,16 @@ The result is the same to the last bit for any row order and any sharding: value
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, IterableDataset
 
 from hn_datasets.batches import check_columns, count_items, find_skipped
@@ -22,7 +24,8 @@ from hn_datasets.errors import ArgumentError
 
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Chunk: TypeAlias = "Mapping[str, Any] | pa.Table"
-"""Some rows: arrays or lists under the column names ``positive_score``, ``negative_scores``, maybe ``top_score``."""
+"""Some rows: arrays or lists under the column names ``positive_score``, ``negative_scores``, maybe ``top_score`` and
+``negative_teachers``."""
 
 QUARTILES = (0.25, 0.5, 0.75)
 
@@ -104,6 +107,7 @@ class MiningStatistics:
         difference: the row's positive score minus the score of each of its negatives.
         positive_not_best: share, 0 to 1, of rows whose positive is not the best passage (``top_score`` is higher);
             None where the column is missing or no row was mined.
+        negatives_per_teacher: of an ensemble, how many negatives each teacher gave, by its name; else empty.
         diagnoses: one sentence for each sign of degenerate scores: what was found, and what to do.
     """
 
@@ -117,6 +121,7 @@ class MiningStatistics:
     negative_score: ScoreDistribution
     difference: ScoreDistribution
     positive_not_best: float | None
+    negatives_per_teacher: dict[str, int] = field(default_factory=dict, hash=False)
     diagnoses: tuple[str, ...] = ()
 
     @property
@@ -154,6 +159,8 @@ class MiningStatistics:
 
     def _sentences(self) -> Iterator[str]:
         yield f"{self.rows:,} rows have {self.negatives:,} negatives."
+        if self.negatives_per_teacher:
+            yield f"By teacher: {', '.join(f'{name} {n:,}' for name, n in self.negatives_per_teacher.items())}."
         if self.short_rows:
             yield (
                 f"{self.short_rows:,} of them ({self.short_rows / self.rows:.2%}) have fewer than "
@@ -182,7 +189,7 @@ def compute_statistics(
     Args:
         mined: a mined dataset, all splits of one together, its columns by name, or several tables of such columns:
             ``positive_score`` (``[n]``, taken as float32), ``negative_scores`` (n lists of float32) and maybe
-            ``top_score`` (``[n]``).
+            ``top_score`` (``[n]``) and ``negative_teachers`` (n lists of names).
         num_negatives: what a full row has, at least 1; default: those of the longest row. No negative is left out.
         num_bins: bins of each histogram, at least 1.
 
@@ -215,6 +222,7 @@ def compute_statistics(
         negative_score=_describe(negatives, edges),
         difference=difference,
         positive_not_best=not_best,
+        negatives_per_teacher=dict(sorted(columns.teachers.items())),
     )
     return replace(statistics, diagnoses=tuple(_diagnose(statistics)))
 
@@ -228,17 +236,19 @@ class _Columns:
         counts: shape ``[n]``, int64, negatives of each row.
         negative_scores: shape ``[m]``, float32, row after row.
         top_scores: shape ``[n]``, float32; None where a chunk has none.
+        teachers: how many negatives each teacher of an ensemble gave.
     """
 
     positive_scores: npt.NDArray[np.float32]
     counts: npt.NDArray[np.int64]
     negative_scores: npt.NDArray[np.float32]
     top_scores: npt.NDArray[np.float32] | None
+    teachers: Counter[str]
 
     @classmethod
     def collect(cls, chunks: Iterable[Chunk]) -> _Columns:
         positives, counts, negatives, tops = [], [], [], []
-        complete = True
+        complete, teachers = True, Counter[str]()
         for chunk in chunks:
             names = chunk.column_names if isinstance(chunk, pa.Table) else list(chunk)
             check_columns(names, ("positive_score", "negative_scores"))
@@ -248,12 +258,15 @@ class _Columns:
             negatives.append(_as_floats(lists.flatten()))
             complete = complete and "top_score" in names
             tops.append(_as_floats(chunk["top_score"] if complete else []))
+            if "negative_teachers" in names:
+                teachers.update(count_names(_as_lists(chunk["negative_teachers"], pa.string())))
         none = np.zeros(0, dtype=np.float32)
         return cls(
             np.concatenate([none, *positives]),
             np.concatenate([none.astype(np.int64), *counts]),
             np.concatenate([none, *negatives]),
             np.concatenate([none, *tops]) if complete else None,
+            teachers,
         )
 
     def differences(self) -> npt.NDArray[np.float64]:
@@ -273,7 +286,8 @@ def _chunks(mined: Dataset | DatasetDict | IterableDataset | Chunk | Iterable[Ch
     if isinstance(mined, DatasetDict):
         yield from chain.from_iterable(map(_chunks, mined.values()))
     elif isinstance(mined, Dataset):
-        names = [name for name in ("positive_score", "negative_scores", "top_score") if name in mined.column_names]
+        wanted = ("positive_score", "negative_scores", "top_score", "negative_teachers")
+        names = [name for name in wanted if name in mined.column_names]
         check_columns(names, ("positive_score", "negative_scores"))
         yield from mined.select_columns(names).with_format("arrow").iter(_ROWS)
     elif isinstance(mined, IterableDataset):
@@ -284,10 +298,16 @@ def _chunks(mined: Dataset | DatasetDict | IterableDataset | Chunk | Iterable[Ch
         yield from mined
 
 
-def _as_lists(values: Any) -> pa.Array | pa.ChunkedArray:
+def count_names(lists: pa.Array | pa.ChunkedArray) -> dict[str, int]:
+    """Return how often each name stands in a column of lists; null, which filled negatives have, is no name."""
+    counts = pc.value_counts(pc.list_flatten(lists)).to_pylist()
+    return {entry["values"]: entry["counts"] for entry in counts if entry["values"] is not None}
+
+
+def _as_lists(values: Any, kind: pa.DataType | None = None) -> pa.Array | pa.ChunkedArray:
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    return pa.array(list(values), type=pa.list_(pa.float32()))
+    return pa.array(list(values), type=pa.list_(kind or pa.float32()))
 
 
 def _as_floats(values: Any) -> npt.NDArray[np.float32]:

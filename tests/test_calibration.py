@@ -8,7 +8,9 @@ from datasets import Dataset, DatasetDict
 
 from hn_datasets import (
     BM25Teacher,
+    EnsembleTeacher,
     HardNegativeMiner,
+    SimilarToPositive,
     TopK,
     TopKAbs,
     TopKMarginPos,
@@ -135,6 +137,19 @@ def test_lists_of_positives_and_a_miner_that_knows_none_give_the_same(store, min
     expected = estimate_false_negatives(miner, dataset)
     assert estimate_false_negatives(miner, listed) == expected
     assert estimate_false_negatives(streaming, dataset) == expected
+
+
+def test_an_ensemble_and_a_guard_are_tried_as_they_mine(store, dataset):
+    choices = {"corpus": EXTRA, "store": store, "num_negatives": 3}
+    teacher = EnsembleTeacher([TEACHER, HashTeacher(dimension=24)], mode="agree")
+    plain = HardNegativeMiner.from_dataset(dataset, teacher=TEACHER, method=TopK(), **choices)
+    agreed = HardNegativeMiner.from_dataset(dataset, teacher=teacher, method=TopKPercPos(0.95), **choices)
+    guarded = HardNegativeMiner.from_dataset(
+        dataset, teacher=TEACHER, method=TopK(), guards=(SimilarToPositive(max_score=0.4),), **choices
+    )
+    naive, together, kept = (estimate_false_negatives(miner, dataset) for miner in (plain, agreed, guarded))
+    assert kept.rate.rate < naive.rate.rate / 2 and together.rate.rate < naive.rate.rate
+    assert kept.setting["guards"][0]["name"] == "similar-to-positive"
 
 
 def test_a_positive_in_another_spelling_is_no_second_one(store):

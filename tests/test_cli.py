@@ -18,6 +18,7 @@ from hn_datasets import BM25Teacher, HardNegativeMiner, TopKPercPos
 from hn_datasets.cli import COMMANDS, INTERRUPTED, main
 from hn_datasets.commands.errors import name_options
 from hn_datasets.display import pick_rows, render_row
+from hn_datasets.modes import MODES
 from hn_datasets.recipe import SAMPLINGS, Recipe
 from hn_datasets.store import SHARD_TEXTS
 from hn_datasets.teachers.dense import PRECISIONS
@@ -233,7 +234,11 @@ def test_options_override_the_recipe_and_the_recipe_beside_the_data_says_so(sour
         (b'{"teacher": {"type": "bm25"}, "method": "topk"}', 1, "recipe.json: Expected method to be an object"),
         (b'{"teacher": {"type": "other"}}', 1, "recipe.json: Expected a teacher of type"),
         (b'{"teacher": [1]}', 1, "recipe.json: Expected teacher to be an object, the teacher's spec, got [1]."),
-        (b'{"teacher": {"type": [1]}}', 1, "recipe.json: Expected a teacher of type dense, bm25, precomputed, got [1]"),
+        (
+            b'{"teacher": {"type": [1]}}',
+            1,
+            "recipe.json: Expected a teacher of type dense, bm25, precomputed, ensemble, got [1]",
+        ),
         (b'{"teacher": {"type": "dense"}}', 1, "recipe.json: Expected 'model' (str) in the spec of a dense teacher"),
         (b'{"teacher": {}, "num_negatives": "4"}', 1, "recipe.json: Expected num_negatives of at least 1, got '4'."),
         (None, 2, "is a directory"),
@@ -267,6 +272,44 @@ def test_options_of_the_teacher_reach_it(source, tmp_path, minilm_path):
     teacher = Recipe.from_json((out / "recipe.json").read_text()).teacher
     expected = {"max_seq_length": 64, "query_prompt": "query: ", "precision": "float32", "revision": "v1"}
     assert expected.items() <= teacher.items()
+
+
+def test_several_teachers_are_an_ensemble(source, tmp_path, minilm_path):
+    out = tmp_path / "mined"
+    given = ["--teacher", minilm_path, "--teacher", "bm25", "--precision", "float32", "--bm25-variant", "plus"]
+    done = call("mine", source, *given, "--ensemble", "cross-sample", "--seed", 3, "--output", out)
+    assert done.exit_code == 0, done.output
+    assert "By teacher: " in done.stdout
+    recipe = Recipe.from_json((out / "recipe.json").read_text())
+    assert [member["type"] for member in recipe.teacher["members"]] == ["dense", "bm25"]
+    assert (recipe.teacher["members"][0]["precision"], recipe.teacher["members"][1]["variant"]) == ("float32", "plus")
+    assert (recipe.teacher["mode"], recipe.seed) == ("cross-sample", 3)
+    again = tmp_path / "again"
+    assert call("mine", source, "--config", out / "recipe.json", "--output", again).exit_code == 0
+    assert load_dataset(str(again), split="train").to_dict() == load_dataset(str(out), split="train").to_dict()
+    assert call("audit", out).exit_code == 0
+    assert "(ensemble, `cross-sample`)" in (out / "README.md").read_text()
+    plan = call("mine", source, *given, "--ensemble", "agree", "--plan", "--output", tmp_path / "no")
+    assert "bm25: postings of the corpus" in plan.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["--teacher", "bm25", "--teacher", "x"], 2, "Missing option '--ensemble'"),
+        (["--teacher", "bm25", "--ensemble", "agree"], 2, "needs '--teacher' at least twice"),
+        (["--teacher", "bm25", "--teacher", "bm25", "--ensemble", "agree"], 1, "'bm25' and 'bm25-2' are the same"),
+        (["--teacher", "a", "--teacher", "b", "--ensemble", "agree", "--query-prompt", "q: "], 1,
+         "--query-prompt cannot be given to several models"),
+        (["--teacher", "a", "--teacher", "b", "--ensemble", "agree", "--tokenizer", "kiwi"], 1,
+         "--tokenizer has no effect on the teachers a, b"),
+        (["--teacher", "bm25", "--teacher", "a/b", "--ensemble", "agree", "--seed", "1"], 1, "Teacher 'a/b' of the"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_an_ensemble_is_one_line(source, tmp_path, options, status, message):
+    done = call("mine", source, *options, "--output", tmp_path / "mined")
+    assert done.exit_code == status
+    assert message in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("options", [["none.jsonl"], ["pairs.jsonl", "--anchor-column", "qeury"]])
@@ -450,6 +493,7 @@ def test_choices_are_those_of_the_library():
     options = {option.name: option for option in command_of("mine").params}
     assert tuple(options["sampling"].type.choices) == SAMPLINGS
     assert tuple(options["precision"].type.choices) == PRECISIONS
+    assert tuple(options["ensemble"].type.choices) == tuple(MODES)
 
 
 def test_the_help_of_mine_lists_every_option_once_in_sections():

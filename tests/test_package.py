@@ -19,10 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hn_datasets"
 # Each module imports only modules that stand before it. An __init__.py gathers names, and may import any.
 ORDER = [
-    "errors", "methods", "threads", "files", "texts", "columns", "recipe",
+    "errors", "methods", "modes", "threads", "files", "texts", "columns", "recipe",
     "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.token_batches", "teachers.dense",
-    "teachers.bm25_index", "teachers.bm25", "teachers.ensemble", "teachers.loading", "teachers",
-    "store", "products", "quantized", "scoring", "search", "sampling", "guards", "picking", "miner", "planning",
+    "teachers.bm25_index", "teachers.bm25", "teachers.named", "teachers.ensemble", "teachers.loading", "teachers",
+    "store", "products", "quantized", "scoring", "search", "sampling", "guards", "picking", "ensembling", "miner",
+    "planning",
     "batches", "filling", "layouts", "normalizing", "formats", "statistics", "estimation.rates", "measurement",
     "estimation.settings", "estimation.results", "estimation.hiding", "estimation.judging", "estimation.calibration",
     "markdown", "readme", "record", "shards", "sources", "display",
@@ -35,7 +36,8 @@ ORDER = [
     "release.repository", "release.ownership", "release.history", "release.folders",
     "release.uploading", "release.publishing", "release",
     "estimation.report", "estimation.survey", "estimation", "ray_engine", "demo",
-    "commands.errors", "commands.sections", "commands.demo", "commands.mine", "commands.survey", "commands.cache",
+    "commands.errors", "commands.sections", "commands.demo", "commands.teachers", "commands.mine", "commands.survey",
+    "commands.cache",
     "commands.publish", "commands.audit", "commands.compare", "commands.reproduce", "commands", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH = ["methods", "statistics", "formats", "readme", "estimation.results"]

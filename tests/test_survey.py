@@ -11,6 +11,7 @@ from datasets import Dataset
 from test_calibration import EXTRA, ROWS, TopicTeacher
 
 from hn_datasets import (
+    EnsembleTeacher,
     HardNegativeMiner,
     RandomNegatives,
     SimilarToPositive,
@@ -161,6 +162,12 @@ def test_the_choice_is_the_hardest_positive_aware_setting_that_keeps_to_the_targ
 def test_what_has_no_effect_is_refused(dataset, arguments, message):
     with pytest.raises(ArgumentError, match=message):
         survey(dataset, teacher=TEACHER, **arguments)
+
+
+def test_an_ensemble_is_refused(dataset):
+    teacher = EnsembleTeacher([TEACHER, "bm25"], mode="agree")
+    with pytest.raises(ArgumentError, match="Expected one teacher, whose scores"):
+        survey(dataset, teacher=teacher)
 
 
 def call(*arguments):

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 # As in the modules that check them, which are slow to import.
 SAMPLINGS = ("top", "random", "softmax", "top1+softmax")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+MODES = ("cross-sample", "intra-sample", "mean-rank", "agree")
 
 
 data_option, teacher_option, method_option, output_option = map(section_option, ("Data", "Teacher", "Method", "Output"))
@@ -47,7 +47,12 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 @data_option("--on-empty", type=click.Choice(["error", "skip"]), help="Rows without a text.  [default: error]")
 @data_option("--corpus", help="Further passages: a Parquet or JSON Lines file.")
 @data_option("--corpus-column", "corpus_column_name", help="Text column of the corpus.")
-@teacher_option("--teacher", help="Model name or folder, or 'bm25'.  [required, unless --config names it]")
+@teacher_option(
+    "--teacher",
+    multiple=True,
+    help="Model name or folder, or 'bm25'; several times for an ensemble.  [required, unless --config names it]",
+)
+@teacher_option("--ensemble", type=click.Choice(MODES), help="How the rankings of several teachers become one.")
 @teacher_option("--query-prompt", help="Put before every anchor: a prompt's name or text.")
 @teacher_option("--corpus-prompt", help="Put before every passage: a prompt's name or text.")
 @teacher_option("--max-seq-length", type=int, help="Cut texts after so many tokens.")
@@ -96,21 +101,23 @@ def mine_command(
     Examples:
       hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --method topk-percpos --margin 0.95 --output mined
       hn-datasets mine me/qa --teacher bm25 --tokenizer kiwi --num-negatives 4 --output mined
+      hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --teacher bm25 --ensemble agree --output mined
       hn-datasets mine pairs.parquet --config mined/recipe.json --margin 0.9 --output mined-90
     """
+    from hn_datasets.commands.teachers import choose_teacher
     from hn_datasets.sources import check_output, write_mined
 
     check_output(output, overwrite=overwrite)
     recipe, saved = None, None
     if config is not None:
         trust = options["trust_remote_code"]
-        recipe, saved = _read_recipe(config, with_teacher=options["teacher"] is None, trust_remote_code=trust)
+        recipe, saved = _read_recipe(config, with_teacher=not options["teacher"], trust_remote_code=trust)
     with options_in_errors():
         if plan:
-            costs = _plan(source, recipe, prepare_teacher(saved, options), options)
+            costs = _plan(source, recipe, choose_teacher(saved, options), options)
             click.echo(json.dumps(costs.to_dict()) if as_json else costs.to_table())
             return
-        mined, record = _mine(source, recipe, prepare_teacher(saved, options), num_proc, options)
+        mined, record = _mine(source, recipe, choose_teacher(saved, options), num_proc, options)
     write_mined(mined, record, output, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
@@ -245,32 +252,3 @@ def _method(name: str, margin: float | None) -> Method:
         return method_from_name(name, margin)
     except ArgumentError as error:  # the library calls the number by what it is: percentage, margin, max_score, n
         raise ArgumentError(f"--margin: {error}") from error
-
-
-def prepare_teacher(saved: Teacher | None, options: dict[str, Any]) -> Callable[[], Teacher]:
-    """Return what loads the teacher that the options name, or gives that of the recipe; the options are checked now."""
-    from hn_datasets.teachers.bm25 import BM25Teacher
-    from hn_datasets.teachers.dense import DenseTeacher
-
-    name = options.pop("teacher")
-    lexical = {"tokenizer": options.pop("tokenizer"), "bm25_variant": options.pop("bm25_variant")}
-    names = ("query_prompt", "corpus_prompt", "max_seq_length", "truncate_dim", "precision", "batch_size")
-    dense = {name: options.pop(name) for name in (*names, "trust_remote_code", "model_revision")}
-    devices = list(options.pop("device"))
-    dense["device"] = devices if len(devices) > 1 else devices[0] if devices else None
-    if name is None and saved is None:
-        raise click.UsageError("Missing option '--teacher': a model name or folder, or 'bm25'.")
-    if saved is not None and saved.spec().get("trust_remote_code"):
-        dense.pop("trust_remote_code")
-    wrong = dense if name == "bm25" else lexical if name is not None else {**dense, **lexical}
-    if useless := [option for option, value in wrong.items() if value is not None]:
-        flags = ", ".join("--" + option.replace("_", "-") for option in useless)
-        verb = "have" if len(useless) > 1 else "has"
-        whose = f"the teacher {name!r}" if name else "the recipe's teacher"
-        raise ArgumentError(f"{flags} {verb} no effect on {whose}; leave it out.")
-    if saved is not None:
-        return lambda: saved
-    renamed = {"bm25_variant": "variant", "model_revision": "revision"}
-    chosen = lexical if name == "bm25" else dense
-    given = {renamed.get(option, option): value for option, value in chosen.items() if value is not None}
-    return functools.partial(BM25Teacher, **given) if name == "bm25" else functools.partial(DenseTeacher, name, **given)

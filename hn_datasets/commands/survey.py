@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from hn_datasets.commands.errors import one_line_errors, options_in_errors
-from hn_datasets.commands.mine import mine_command, prepare_teacher
+from hn_datasets.commands.mine import mine_command
 from hn_datasets.commands.sections import SectionedCommand, SectionOption, section_option
 from hn_datasets.errors import ArgumentError
 
@@ -53,11 +53,12 @@ def survey_command(source: str, picture: Path | None, as_json: bool, **options: 
     if picture is not None and (picture.suffix != ".png" or not picture.absolute().parent.is_dir()):
         raise ArgumentError(f"Expected a file that ends in .png, in a folder that exists, got {str(picture)!r}.")
     from hn_datasets.columns import resolve_columns
+    from hn_datasets.commands.teachers import choose_teacher
     from hn_datasets.estimation.survey import survey
     from hn_datasets.sources import load_source
 
     with options_in_errors():
-        teacher = prepare_teacher(None, options)
+        teacher = choose_teacher(None, options)
         dataset = load_source(source, **{name: options.pop(name) for name in ("config_name", "split", "revision")})
         given = {name: value for name, value in options.items() if value is not None}
         resolve_columns(dataset, given.get("anchor_column_name"), given.get("positive_column_name"))

@@ -19,9 +19,10 @@ from hn_datasets.estimation.settings import survey_settings
 from hn_datasets.guards import Block, same_texts
 from hn_datasets.methods import Method, RandomNegatives, TopK
 from hn_datasets.miner import BLOCK_ROWS, HardNegativeMiner, TeacherLike
-from hn_datasets.picking import add_rules, mine_block
+from hn_datasets.picking import guarded, mine_block
 from hn_datasets.search import Found, Search, k_best_below
 from hn_datasets.teachers.base import Ids
+from hn_datasets.teachers.ensemble import EnsembleTeacher
 
 TYPICAL_ANCHORS = 500
 _DIGITS = 6
@@ -67,6 +68,10 @@ def survey(
     if useless := _CHOSEN_HERE & mining.keys():
         raise ArgumentError(
             f"{', '.join(sorted(useless))} has no effect on a survey, which compares all; leave it out."
+        )
+    if isinstance(teacher, EnsembleTeacher):
+        raise ArgumentError(
+            "Expected one teacher, whose scores a survey compares methods by, got an ensemble; name one of it."
         )
     miner = HardNegativeMiner.from_dataset(
         dataset, teacher=teacher, method=TopK(), num_negatives=num_negatives, **mining
@@ -159,7 +164,7 @@ def _search(miner: HardNegativeMiner, block: Block, settings: Sequence[Method], 
     answers = iter(
         k_best_below(
             block.scores,
-            [add_rules(Search(one.ceiling(block.lowest), one.skip + wanted, same), rules) for one in searched],
+            [guarded(Search(one.ceiling(block.lowest), one.skip + wanted, same), rules) for one in searched],
         )
     )
     found = []

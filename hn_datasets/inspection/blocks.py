@@ -76,12 +76,17 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows: the anchors (n strings), positives (p strings) and negatives (m strings) laid flat, and the rest."""
+    """Some rows: the anchors (n strings), positives (p strings) and negatives (m strings) laid flat, and the rest.
+
+    Attributes:
+        teachers: n lists of names, those of the teachers of the negatives; None where there is no such column.
+    """
 
     anchors: pa.Array
     positives: pa.Array
     negatives: pa.Array
     numbers: Numbers
+    teachers: pa.Array | None = None
 
 
 def iter_blocks(splits: DatasetDict, roles: Roles) -> Iterator[Block]:
@@ -110,6 +115,9 @@ def read_block(table: pa.Table, roles: Roles) -> Block:
     uneven = np.zeros(len(table), dtype=bool)
     ids = _align(table, roles.ids, counts, uneven, pa.scalar(UNKNOWN_ID, pa.int64()), FILLED_ID)
     scores = _align(table, roles.scores, counts, uneven, pa.scalar(np.nan, pa.float32()), np.nan)
+    teachers = _array(table[roles.teachers]) if roles.teachers is not None else None
+    if teachers is not None:
+        uneven |= count_items(teachers) != counts
     numbers = Numbers(
         positive_rows=positive_rows,
         negative_rows=negative_rows,
@@ -120,7 +128,7 @@ def read_block(table: pa.Table, roles: Roles) -> Block:
         ceilings=_read_floats(table, roles.ceiling, pa.float64()),
         top_scores=_read_floats(table, roles.top_score, pa.float32()),
     )
-    return Block(anchors, positives, negatives, numbers)
+    return Block(anchors, positives, negatives, numbers, teachers)
 
 
 def as_strings(texts: pa.Array) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from hn_datasets.errors import ArgumentError, DataSourceError, ShortRowsWarning,
 from hn_datasets.inspection.blocks import READ_ROWS, as_strings
 from hn_datasets.inspection.roles import as_splits
 from hn_datasets.miner import HardNegativeMiner, TeacherLike
+from hn_datasets.modes import is_ensemble
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
 from hn_datasets.store import EmbeddingStore
@@ -121,21 +123,29 @@ def choose_teacher(recipe: Recipe, given: TeacherLike | None, *, trust_remote_co
         TeacherError: the model cannot be loaded, or the recipe's teacher is of an unknown type.
     """
     spec = dict(recipe.teacher)
+    if given is None and is_ensemble(spec):
+        members = [_with_weights_of_today(member, trust_remote_code) for member in spec["members"]]
+        return teacher_from_spec({**spec, "members": members}, trust_remote_code=trust_remote_code)
     dense = spec.get("type") == "dense"
     if given is not None and not (dense and isinstance(given, (str, Path)) and given != "bm25"):
         return given
     if given is not None:
         spec |= {"model": str(given), "revision": None, "trust_remote_code": trust_remote_code}
+    return teacher_from_spec(_with_weights_of_today(spec, trust_remote_code), trust_remote_code=trust_remote_code)
+
+
+def _with_weights_of_today(spec: dict[str, Any], trust_remote_code: bool) -> dict[str, Any]:
+    """Return the spec of a teacher with the weights that its model has now."""
     if spec.get("trust_remote_code") and not trust_remote_code:
         raise ArgumentError(
             f"The teacher {spec['model']!r} runs code that comes with it; read that code, and pass "
             "trust_remote_code=True (--trust-remote-code) to run it."
         )
-    if dense:
-        loading = {name: spec[name] for name in ("revision", "trust_remote_code")}
-        today = DenseTeacher(spec["model"], query_prompt="", corpus_prompt="", **loading)
-        spec["weights"] = today.spec()["weights"]
-    return teacher_from_spec(spec, trust_remote_code=trust_remote_code)
+    if spec.get("type") != "dense":
+        return spec
+    loading = {name: spec[name] for name in ("revision", "trust_remote_code")}
+    today = DenseTeacher(spec["model"], query_prompt="", corpus_prompt="", **loading)
+    return {**spec, "weights": today.spec()["weights"]}
 
 
 def rebuild_miner(

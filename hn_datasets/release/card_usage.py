@@ -71,6 +71,7 @@ _MEANINGS = {
     "negatives": "the hard negatives, the best first",
     "negative_ids": "their rows in the corpus; -1: a random passage that filled a short row",
     "negative_scores": "the teacher's scores of the negatives, falling",
+    "negative_teachers": "the teacher that each negative comes from",
     "positive_score": "the teacher's score of the positive, the lowest of several; NaN: the row was skipped as empty",
     "ceiling": "every negative of the row scores strictly below; inf: no ceiling",
     "top_score": "the highest score of any passage that is no positive, ceiling ignored",
