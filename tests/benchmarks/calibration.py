@@ -3,10 +3,10 @@
     python tests/benchmarks/calibration.py DATA_FOLDER [DATA_FOLDER ...] [--vectors FOLDER] [--json FILE]
 
 A folder holds ``corpus.jsonl``, ``queries.jsonl`` (``_id``, ``text``) and ``qrels.tsv``, with several positives for
-many queries: cranfield, vaswani, banking77. For each of ten seeded splits and each method, ``calibrate`` chooses a number
-on one half, with one positive of each query shown; on the other half all but one are hidden too, and the share of the
-negatives that they make is compared with the stated interval. ``--vectors`` has ready MiniLM vectors, ``NAME.Q.npy`` and
-``NAME.P.npy``, in the order of the files.
+many queries: cranfield, vaswani, banking77. For each of ten seeded splits and each method, ``calibrate`` chooses a
+number on one half, with one positive of each query shown; on the other half all but one are hidden too, and the share
+of the negatives that they make is compared with the stated interval. ``--vectors`` has ready MiniLM vectors,
+``NAME.Q.npy`` and ``NAME.P.npy``, in the order of the files.
 """
 
 import json
