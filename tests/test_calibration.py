@@ -152,6 +152,16 @@ def test_an_ensemble_and_a_guard_are_tried_as_they_mine(store, dataset):
     assert kept.setting["guards"][0]["name"] == "similar-to-positive"
 
 
+def test_a_miner_with_another_method_is_not_mistaken_for_the_one_that_it_comes_from(store, dataset, miner):
+    first = miner(dataset[:])  # what it finishes is kept
+    other = miner.with_method(TopK())
+    naive = HardNegativeMiner.from_dataset(
+        dataset, teacher=TEACHER, corpus=EXTRA, store=store, num_negatives=3, method=TopK()
+    )
+    assert other(dataset[:])["negatives"] == naive(dataset[:])["negatives"] != first["negatives"]
+    assert miner(dataset[:])["negatives"] == first["negatives"]
+
+
 def test_a_positive_in_another_spelling_is_no_second_one(store):
     rows = [row for row in ROWS if row["row"].endswith(" 0")]
     double = Dataset.from_list(rows + [{**row, "positive": row["positive"].upper() + " "} for row in rows])

@@ -79,7 +79,7 @@ def calibrate(
     trial, verdicts = _open_trial(miner, dataset, judge, cross_encoder, num_anchors, seed, needed)
     if chosen is None:
         step = FINE_STEP if isinstance(verdicts, HiddenPositives) else COARSE_STEP
-        chosen = list_settings(kind, typical_score(miner(trial.batch)["positive_score"]), step)
+        chosen = list_settings(kind, typical_score(miner.mine_anew(trial.batch)["positive_score"]), step)
     curve = _draw_curve(miner, trial, verdicts, chosen, confidence)
     best = _choose(curve, target_false_negative_rate)
     estimate = FalseNegativeEstimate(
@@ -173,7 +173,7 @@ def _draw_curve(
     points = []
     for method in settings:
         tried = miner.with_method(method, forget_positives=isinstance(verdicts, HiddenPositives))
-        mined = tried(trial.batch)
+        mined = tried.mine_anew(trial.batch)
         counts = np.array([len(ids) for ids in mined["negative_ids"]], dtype=np.int64)
         if not counts.sum():
             continue

@@ -78,7 +78,7 @@ def survey(
     )
     if settings is None:
         sample = show_positives(miner, dataset, num_anchors=TYPICAL_ANCHORS, seed=seed)
-        settings = survey_settings(typical_score(miner(sample.batch)["positive_score"]))
+        settings = survey_settings(typical_score(miner.mine_anew(sample.batch)["positive_score"]))
     tally = _Tally.start(len(settings), num_negatives)
     for split in splits_of(dataset).values():
         for batch in split.with_format(None).iter(batch_size=BLOCK_ROWS):
