@@ -9,6 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hn_datasets.estimation.calibration import calibrate, estimate_false_negatives
+    from hn_datasets.estimation.report import Survey
+    from hn_datasets.estimation.results import Calibration, FalseNegativeEstimate
+    from hn_datasets.estimation.survey import survey
     from hn_datasets.formats import format_dataset
     from hn_datasets.guards import SimilarToPositive
     from hn_datasets.inspection.audit import audit, audit_dataset
@@ -30,10 +34,12 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "BM25Teacher": "teachers.bm25",
+    "Calibration": "estimation.results",
     "CardMetadata": "release.card_data",
     "DenseTeacher": "teachers.dense",
     "EmbeddingStore": "store",
     "EnsembleTeacher": "teachers.ensemble",
+    "FalseNegativeEstimate": "estimation.results",
     "HardNegativeMiner": "miner",
     "MiningStatistics": "statistics",
     "PrecomputedTeacher": "teachers.precomputed",
@@ -41,6 +47,7 @@ _MODULES = {
     "Recipe": "recipe",
     "Release": "release.publishing",
     "SimilarToPositive": "guards",
+    "Survey": "estimation.report",
     "TopK": "methods",
     "TopKAbs": "methods",
     "TopKMarginPos": "methods",
@@ -48,20 +55,25 @@ _MODULES = {
     "TopKShifted": "methods",
     "audit": "inspection.audit",
     "audit_dataset": "inspection.audit",
+    "calibrate": "estimation.calibration",
     "compare": "inspection.comparison",
     "compute_statistics": "statistics",
+    "estimate_false_negatives": "estimation.calibration",
     "format_dataset": "formats",
     "mine_negatives": "miner",
     "publish": "release.publishing",
     "reproduce": "inspection.reproduction",
+    "survey": "estimation.survey",
 }
 
 __all__ = [
     "BM25Teacher",
+    "Calibration",
     "CardMetadata",
     "DenseTeacher",
     "EmbeddingStore",
     "EnsembleTeacher",
+    "FalseNegativeEstimate",
     "HardNegativeMiner",
     "MiningStatistics",
     "PrecomputedTeacher",
@@ -69,6 +81,7 @@ __all__ = [
     "Recipe",
     "Release",
     "SimilarToPositive",
+    "Survey",
     "TopK",
     "TopKAbs",
     "TopKMarginPos",
@@ -76,12 +89,15 @@ __all__ = [
     "TopKShifted",
     "audit",
     "audit_dataset",
+    "calibrate",
     "compare",
     "compute_statistics",
+    "estimate_false_negatives",
     "format_dataset",
     "mine_negatives",
     "publish",
     "reproduce",
+    "survey",
 ]
 
 

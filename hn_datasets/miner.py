@@ -270,6 +270,24 @@ class HardNegativeMiner:
         of_guards, of_teachers = GUARD_FEATURES if self._guards else {}, ENSEMBLE_FEATURES if self._names else {}
         return Features({**features, **MINED_FEATURES, **of_guards, **of_teachers})
 
+    def positives_of(self, anchors: Sequence[str]) -> Ragged:
+        """Return the corpus ids of all positives that the miner knows of each anchor, beside those of a row itself."""
+        return self._positives.of(anchors) if self._positives is not None else _no_lists(len(anchors))
+
+    def with_method(self, method: Method, *, forget_positives: bool = False) -> HardNegativeMiner:
+        """Return a miner with another method and everything else the same; nothing is embedded or indexed again.
+
+        Args:
+            method: the ceiling.
+            forget_positives: know only the positives of the row itself, to try out what becomes of the others.
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.__dict__.pop("_finished", None)  # the rows of this recipe
+        other.recipe = replace(self.recipe, method=method)
+        other._positives = None if forget_positives else self._positives
+        return other
+
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Return the added columns for a batch of rows.
 
@@ -296,6 +314,21 @@ class HardNegativeMiner:
     def _add_columns(self, batch: Mapping[str, Sequence[Any]], mine: Callable[[_Rows], Mined]) -> dict[str, Any]:
         rows = self._read(batch)
         return self._columns([(block.kept, mine(block)) for block in rows.blocks()], rows.num_rows)
+
+    def blocks(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[Block]:
+        """Yield the rows of a batch, in blocks, with their positives scored; rows without a text are left out.
+
+        Raises:
+            ColumnError: a column is missing or holds no text.
+            TextError: a text is None, empty or white space, and ``on_empty`` is "error".
+        """
+        for rows in self._read(batch).blocks():
+            yield self._open(0, rows, self.positives_of(rows.anchors))
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """The guards of the recipe."""
+        return self._guards
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -382,8 +415,7 @@ class HardNegativeMiner:
 
     def _mine(self, rows: _Rows) -> Mined:
         """Mine one block of rows."""
-        no_lists = _no_lists(len(rows.anchors))
-        known = self._positives.of(rows.anchors) if self._positives is not None else no_lists
+        known = self.positives_of(rows.anchors)
         if not self._names:
             return mine_block(self._open(0, rows, known), self.recipe, self._guards, self.corpus)
 

@@ -81,6 +81,7 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 @output_option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
 @output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
 @output_option("--plan", is_flag=True, help="Only estimate what it will take: minutes, disk and memory per stage.")
+@output_option("--estimate", is_flag=True, help="Estimate false negatives, from anchors with several positives.")
 @output_option("--num-proc", type=click.IntRange(min=1), help="Processes for the search.")
 @output_option("--json", "as_json", is_flag=True, help="Print the statistics as JSON, and nothing else.")
 @one_line_errors
@@ -122,6 +123,8 @@ def mine_command(
         click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
     else:
         click.echo(record.statistics.to_table())
+        if record.estimate is not None:
+            click.echo(record.estimate.describe())
         _show_row(mined, record)
     click.echo("Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.timings.items()), err=True)
     click.echo(f"Written: {_loading_code(output, record)}", err=True)
@@ -168,6 +171,7 @@ def _mine(
 ) -> tuple[Dataset | DatasetDict, MiningRecord]:
     """Load the source, mine it and return the mined dataset with its record; what is cheap to check comes first."""
     from hn_datasets.columns import resolve_columns
+    from hn_datasets.estimation.calibration import estimate_false_negatives
     from hn_datasets.miner import HardNegativeMiner
     from hn_datasets.record import MiningRecord
     from hn_datasets.sources import describe_source, find_commit, load_source
@@ -175,15 +179,18 @@ def _mine(
     choices = _choices(recipe, options)
     loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
     corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
+    estimating = options.pop("estimate")
     loading["revision"] = find_commit(source, loading["revision"])
     dataset = load_source(source, **loading)
     resolve_columns(dataset, choices.get("anchor_column_name"), choices.get("positive_column_name"))
     miner = HardNegativeMiner.from_dataset(dataset, teacher=load_teacher(), **choices, **corpus)
+    estimate = estimate_false_negatives(miner, dataset) if estimating else None
     start = time.perf_counter()
     with _workers_left_to_parent():
         mined = dataset.map(miner, batched=True, num_proc=num_proc, desc="Mining")
     timings = {"search": time.perf_counter() - start}
-    return mined, MiningRecord.of(mined, miner, source=describe_source(source, **loading), timings=timings)
+    where = describe_source(source, **loading)
+    return mined, MiningRecord.of(mined, miner, source=where, timings=timings, estimate=estimate)
 
 
 @contextlib.contextmanager
