@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hn_datasets.formats import format_dataset
+    from hn_datasets.guards import SimilarToPositive
     from hn_datasets.inspection.audit import audit, audit_dataset
     from hn_datasets.inspection.comparison import compare
     from hn_datasets.inspection.reproduction import reproduce
@@ -37,6 +38,7 @@ _MODULES = {
     "RandomNegatives": "methods",
     "Recipe": "recipe",
     "Release": "release.publishing",
+    "SimilarToPositive": "guards",
     "TopK": "methods",
     "TopKAbs": "methods",
     "TopKMarginPos": "methods",
@@ -63,6 +65,7 @@ __all__ = [
     "RandomNegatives",
     "Recipe",
     "Release",
+    "SimilarToPositive",
     "TopK",
     "TopKAbs",
     "TopKMarginPos",

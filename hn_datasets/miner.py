@@ -27,14 +27,13 @@ from hn_datasets.columns import (
     resolve_columns,
 )
 from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning, TextError, WeakTeacherWarning
-from hn_datasets.guards import Duplicates, Guard, merge
-from hn_datasets.methods import Method, RandomNegatives, TopKPercPos
+from hn_datasets.guards import Guard, describe_guards, guard_from_dict
+from hn_datasets.methods import Method, TopKPercPos
+from hn_datasets.picking import Mined, mine_block, open_block
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
-from hn_datasets.sampling import choose, draw_uniformly, row_seeds, sort_by_score
 from hn_datasets.scoring import open_scorer
-from hn_datasets.search import Found, Search, k_best_below
 from hn_datasets.store import EmbeddingStore
-from hn_datasets.teachers.base import Encoder, Floats, Ids, Ranker, Scorer, Scores, Teacher
+from hn_datasets.teachers.base import Encoder, Ids, Ranker, Scorer, Teacher
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
 from hn_datasets.texts import AnchorPositives, Corpus, Digests, Ragged, digest_texts
 
@@ -53,17 +52,36 @@ MINED_FEATURES = Features(
 )
 """The columns that mining adds."""
 
+GUARD_FEATURES = Features({"guard_removals": List(Value("int32"))})
+"""Added with guards: for each, how many of the passages that the row would have without guards it takes out."""
+
 TeacherLike = str | Path | SentenceTransformer | Teacher
 
 
 @dataclass(frozen=True)
-class _Mined:
-    """The added columns of a block of rows, as arrays; shapes ``[n, k]``, ``[n]``, ``[n]`` and ``[n]``."""
+class _Rows:
+    """The rows of a batch that have an anchor and a positive.
 
-    found: Found
-    positive_scores: Floats
-    ceilings: npt.NDArray[np.float64]
-    top_scores: Floats
+    Attributes:
+        anchors: n texts.
+        own: the positives of each row.
+        columns: the values of further columns that guards asked for.
+        kept: shape ``[n]``, int64, their numbers within the batch.
+        num_rows: of the batch.
+    """
+
+    anchors: list[str]
+    own: list[list[str]]
+    columns: dict[str, list[Any]]
+    kept: Ids
+    num_rows: int
+
+    def blocks(self) -> Iterator[_Rows]:
+        """Yield runs of at most ``BLOCK_ROWS`` rows."""
+        for start in range(0, len(self.anchors), BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            columns = {name: values[part] for name, values in self.columns.items()}
+            yield _Rows(self.anchors[part], self.own[part], columns, self.kept[part], self.num_rows)
 
 
 class HardNegativeMiner:
@@ -88,7 +106,7 @@ class HardNegativeMiner:
         self.store = store
         self.timings: dict[str, float] = {}
         self._positives = positives
-        self._guards: tuple[Guard, ...] = (Duplicates(),)
+        self._guards = tuple(guard_from_dict(guard) for guard in recipe.guards)
         wanted = recipe.method.skip + recipe.pool_size
         if len(corpus) <= wanted:
             warnings.warn(
@@ -114,6 +132,7 @@ class HardNegativeMiner:
         pool: int | None = None,
         temperature: float | None = None,
         seed: int | None = None,
+        guards: Sequence[Guard] = (),
         on_empty: OnEmpty = "error",
         query_prompt: str | None = None,
         corpus_prompt: str | None = None,
@@ -138,6 +157,7 @@ class HardNegativeMiner:
             pool: how many of the best passages are drawn from.
             temperature: of the softmax.
             seed: of everything that is drawn.
+            guards: rules that keep likely false negatives out, for instance ``(SimilarToPositive(),)``.
             on_empty: "error", or "skip" rows without a text.
             query_prompt: see ``DenseTeacher``, as are ``corpus_prompt`` and ``batch_size``.
             corpus_prompt: put before every passage.
@@ -161,6 +181,7 @@ class HardNegativeMiner:
             pool=pool,
             temperature=temperature,
             seed=seed,
+            guards=describe_guards(guards),
             anchor_column_name=anchor,
             positive_column_name=positive,
             on_empty=on_empty,
@@ -168,6 +189,8 @@ class HardNegativeMiner:
         if corpus is None and corpus_column_name is not None:
             raise ArgumentError("corpus_column_name has no effect without a corpus; leave it out.")
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
+        for guard in guards:
+            guard.check(ready, draft.method)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
         extra = iter_passages(corpus, corpus_column_name, on_empty) if corpus is not None else iter(())
         start = time.perf_counter()
@@ -192,6 +215,7 @@ class HardNegativeMiner:
         pool: int | None = None,
         temperature: float | None = None,
         seed: int | None = None,
+        guards: Sequence[Guard] = (),
         on_empty: OnEmpty = "error",
         query_prompt: str | None = None,
         corpus_prompt: str | None = None,
@@ -211,11 +235,14 @@ class HardNegativeMiner:
             pool=pool,
             temperature=temperature,
             seed=seed,
+            guards=describe_guards(guards),
             anchor_column_name=anchor_column_name,
             positive_column_name=positive_column_name,
             on_empty=on_empty,
         )
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
+        for guard in guards:
+            guard.check(ready, draft.method)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
         start = time.perf_counter()
         built = Corpus.build(iter_passages(corpus, corpus_column_name, on_empty), store.derived / "corpora")
@@ -226,7 +253,7 @@ class HardNegativeMiner:
 
     def features(self, features: Features) -> Features:
         """Return the features of the mined dataset: those given, and the added columns."""
-        return Features({**features, **MINED_FEATURES})
+        return Features({**features, **MINED_FEATURES, **(GUARD_FEATURES if self._guards else {})})
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Return the added columns for a batch of rows.
@@ -244,12 +271,8 @@ class HardNegativeMiner:
             ColumnError: a column is missing or holds no text.
             TextError: a text is None, empty or white space, and ``on_empty`` is "error".
         """
-        anchors, positives, num_rows, kept = self._read(batch)
-        mined = [
-            self._mine(anchors[start : start + BLOCK_ROWS], positives[start : start + BLOCK_ROWS])
-            for start in range(0, len(anchors), BLOCK_ROWS)
-        ]
-        return self._columns(mined, kept, num_rows)
+        rows = self._read(batch)
+        return self._columns([(block.kept, self._mine(block)) for block in rows.blocks()], rows.num_rows)
 
     @cached_property
     def _scorer(self) -> Scorer:
@@ -279,10 +302,11 @@ class HardNegativeMiner:
         _ = self._scorer
         self.timings["index"] = time.perf_counter() - start
 
-    def _read(self, batch: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[list[str]], int, Ids]:
-        """Return anchors and positives of the rows that have both, the number of rows, and the kept rows' numbers."""
+    def _read(self, batch: Mapping[str, Sequence[Any]]) -> _Rows:
+        """Return the rows that have an anchor and a positive."""
         names = (self.recipe.anchor_column_name, self.recipe.positive_column_name)
-        for name in names:
+        further = [name for guard in self._guards for name in guard.columns]
+        for name in (*names, *further):
             if name not in batch:
                 raise ColumnError(f"Expected a column {name!r}, the batch has {', '.join(batch) or 'none'}.")
         try:
@@ -299,89 +323,47 @@ class HardNegativeMiner:
         for row, text in zip(pairs.rows.tolist(), pairs.positives.to_pylist(), strict=True):
             own[row].append(text)
         kept = np.setdiff1d(np.arange(len(anchors)), empty)
-        return pairs.anchors.to_pylist(), own, len(anchors), kept
+        columns = {name: [batch[name][row] for row in kept.tolist()] for name in further}
+        return _Rows(pairs.anchors.to_pylist(), own, columns, kept, len(anchors))
 
-    def _mine(self, anchors: list[str], own: list[list[str]]) -> _Mined:
+    def _mine(self, rows: _Rows) -> Mined:
         """Mine one block of rows."""
+        anchors = rows.anchors
         known = self._positives.of(anchors) if self._positives is not None else _no_lists(len(anchors))
-        texts = self.corpus.texts(known.values)
-        bounds = known.offsets.tolist()
-        positives = [[*row, *texts[bounds[i] : bounds[i + 1]]] for i, row in enumerate(own)]
         scores = self._scorer.scores(anchors)
-        positive_scores = self._score(scores, own)
-        lowest = positive_scores.copy()
-        np.minimum.at(lowest, known.rows, scores.pairs(known.rows, known.values))
-        ceilings = self.recipe.method.ceiling(lowest)
-        excluded = merge([guard.excluded(anchors, positives, self.corpus) for guard in self._guards], len(anchors))
-        found, top = self._search(scores, anchors, ceilings, excluded)
-        top = np.where(np.isneginf(top), np.nan, top).astype(np.float32)
-        return _Mined(found, positive_scores, ceilings, top)
+        block = open_block(scores, anchors, rows.own, known, self.corpus, rows.columns)
+        return mine_block(block, self.recipe, self._guards, self.corpus)
 
-    def _score(self, scores: Scores, positives: list[list[str]]) -> Floats:
-        """Return the lowest score among each row's own positives, shape ``[n]``."""
-        rows = np.repeat(np.arange(len(positives)), [len(row) for row in positives])
-        texts = [text for row in positives for text in row]
-        ids = self.corpus.ids(texts)
-        inside, outside = np.flatnonzero(ids >= 0), np.flatnonzero(ids < 0)
-        each = np.empty(len(texts), dtype=np.float32)
-        each[inside] = scores.pairs(rows[inside], ids[inside])
-        if len(outside):
-            each[outside] = scores.of_texts(rows[outside], [texts[number] for number in outside])
-        lowest = np.full(len(positives), np.inf, dtype=np.float32)
-        np.minimum.at(lowest, rows, each)
-        return lowest
-
-    def _search(
-        self, scores: Scores, anchors: list[str], ceilings: npt.NDArray[np.float64], excluded: Ragged
-    ) -> tuple[Found, Floats]:
-        """Return the negatives, and the score of the best passage that is no positive (-inf if there is none)."""
-        recipe = self.recipe
-        seeds = row_seeds(recipe.seed or 0, digest_texts(anchors))
-        best = Search(np.full(len(anchors), np.inf), 1, excluded)
-        if isinstance(recipe.method, RandomNegatives):
-            (top,) = k_best_below(scores, [best])
-            ids = draw_uniformly(seeds, len(self.corpus), recipe.num_negatives, excluded)
-            drawn = np.full(ids.shape, -np.inf, dtype=np.float32)
-            drawn[ids >= 0] = scores.pairs(np.nonzero(ids >= 0)[0], ids[ids >= 0])
-            return sort_by_score(ids, drawn), top.scores[:, 0]
-        wanted = Search(ceilings, recipe.method.skip + recipe.pool_size, excluded)
-        searches = [wanted] if np.isposinf(ceilings).all() else [wanted, best]
-        answers = k_best_below(scores, searches)
-        return choose(answers[0], recipe, seeds, self._passage_keys), answers[-1].scores[:, 0]
-
-    @property
-    def _passage_keys(self) -> npt.NDArray[np.uint64]:
-        return self.corpus.digests.view(np.uint64).reshape(-1, 2)[:, 0]
-
-    def _columns(self, mined: list[_Mined], kept: Ids, num_rows: int) -> dict[str, list[Any]]:
-        """Return the columns as lists; arrays inside carry their type into the dataset, even where all are empty."""
+    def _columns(self, mined: list[tuple[Ids, Mined]], num_rows: int) -> dict[str, Any]:
+        """Return the columns; arrays carry their type into the dataset, also where all lists are empty."""
         k = self.recipe.num_negatives
         ids = np.full((num_rows, k), -1, dtype=np.int64)
         scores = np.full((num_rows, k), np.nan, dtype=np.float32)
         positive_scores, top_scores = (np.full(num_rows, np.nan, dtype=np.float32) for _ in range(2))
         ceilings = np.full(num_rows, np.nan)
-        for block, part in enumerate(mined):
-            rows = kept[block * BLOCK_ROWS : block * BLOCK_ROWS + len(part.ceilings)]
+        removals = np.zeros((num_rows, len(self._guards)), dtype=np.int32)
+        for rows, part in mined:
             ids[rows, : part.found.ids.shape[1]] = part.found.ids
             scores[rows, : part.found.ids.shape[1]] = part.found.scores
-            positive_scores[rows], ceilings[rows], top_scores[rows] = (
-                part.positive_scores,
-                part.ceilings,
-                part.top_scores,
-            )
-        counts = (ids >= 0).sum(axis=1).tolist()
-        texts = iter(self.corpus.texts(ids[ids >= 0]))
-        negatives: list[Any] = [[next(texts) for _ in range(count)] for count in counts]
-        if not any(counts):  # lists that are all empty have no type of their own
-            negatives = [np.empty(0, dtype=np.str_) for _ in counts]
+            positive_scores[rows], top_scores[rows] = part.positive_scores, part.top_scores
+            ceilings[rows], removals[rows] = part.ceilings, part.removals
         return {
-            "negatives": negatives,
-            "negative_ids": [row[:count] for row, count in zip(ids, counts, strict=True)],
-            "negative_scores": [row[:count] for row, count in zip(scores, counts, strict=True)],
+            "negatives": self._texts(ids),
+            "negative_ids": _lists(ids, ids),
+            "negative_scores": _lists(scores, ids),
             "positive_score": list(positive_scores),
             "ceiling": list(ceilings),
             "top_score": list(top_scores),
+            **({"guard_removals": list(removals)} if self._guards else {}),
         }
+
+    def _texts(self, ids: Ids) -> list[Any]:
+        """Return the texts of passages as lists; -1 stands for none."""
+        counts = (ids >= 0).sum(axis=1).tolist()
+        texts = iter(self.corpus.texts(ids[ids >= 0]))
+        if not any(counts):  # lists that are all empty have no type of their own
+            return [np.empty(0, dtype=np.str_) for _ in counts]
+        return [[next(texts) for _ in range(count)] for count in counts]
 
     def __getstate__(self) -> dict[str, str | None]:
         """Return only strings: they hash alike in every process, and any process can open what they name."""
@@ -399,7 +381,7 @@ class HardNegativeMiner:
         self._positives = AnchorPositives(Path(state["positives"])) if state["positives"] else None
         self.store = EmbeddingStore(state["store"], derived=state["derived"])
         self.timings = {}
-        self._guards = (Duplicates(),)
+        self._guards = tuple(guard_from_dict(guard) for guard in self.recipe.guards)
 
 
 class MineNegatives:
@@ -469,6 +451,14 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_list(column.type) and pa.types.is_null(column.type.value_type):
         return column.cast(pa.list_(pa.large_string()))
     return column
+
+
+def _lists(values: npt.NDArray[Any], ids: Ids) -> Any:
+    """Return values (``[n, k]``) as one array, which becomes a column at once, or as arrays where rows are short."""
+    counts = (ids >= 0).sum(axis=1)
+    if len(ids) and (counts == ids.shape[1]).all():
+        return values
+    return [row[:count] for row, count in zip(values, counts.tolist(), strict=True)]
 
 
 def _no_lists(num_rows: int) -> Ragged:

@@ -116,8 +116,7 @@ class Recipe:
             )
 
     def _check_effects(self) -> None:
-        draws = isinstance(self.method, RandomNegatives)
-        if draws and self.sampling != "top":
+        if isinstance(self.method, RandomNegatives) and self.sampling != "top":
             raise ArgumentError(f"sampling={self.sampling!r} has no effect with RandomNegatives; leave it out.")
         if self.pool is not None and self.sampling == "top":
             raise ArgumentError(
@@ -125,8 +124,13 @@ class Recipe:
             )
         if self.temperature is not None and "softmax" not in self.sampling:
             raise ArgumentError(f"temperature has no effect with sampling={self.sampling!r}; leave it out.")
-        if self.seed is not None and self.sampling == "top" and not draws:
+        if self.seed is not None and not self.draws:
             raise ArgumentError("seed has no effect where nothing is drawn (sampling='top'); leave it out.")
+
+    @property
+    def draws(self) -> bool:
+        """Whether chance, and so the seed, has a part in it."""
+        return self.sampling != "top" or isinstance(self.method, RandomNegatives)
 
     @property
     def pool_size(self) -> int:

@@ -22,7 +22,7 @@ ORDER = [
     "errors", "methods", "threads", "files", "texts", "columns", "recipe",
     "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.token_batches", "teachers.dense",
     "teachers.bm25_index", "teachers.bm25", "teachers.ensemble", "teachers.loading", "teachers",
-    "store", "scoring", "search", "sampling", "guards", "miner", "planning",
+    "store", "products", "quantized", "scoring", "search", "sampling", "guards", "picking", "miner", "planning",
     "batches", "filling", "layouts", "normalizing", "formats", "statistics", "measurement", "markdown", "readme",
     "record", "shards", "sources", "display",
     "inspection.roles", "inspection.blocks", "inspection.inventory", "inspection.checks", "inspection.changes",

@@ -1,0 +1,120 @@
+"""One block of rows, from texts to the ids and scores of their negatives: a function of the block and the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hn_datasets.guards import Block, Guard, Rule, merge, same_texts
+from hn_datasets.methods import RandomNegatives
+from hn_datasets.recipe import Recipe
+from hn_datasets.sampling import choose, draw_uniformly, row_seeds, sort_by_score
+from hn_datasets.search import Found, Search, k_best_below
+from hn_datasets.teachers.base import Floats, Scores
+from hn_datasets.texts import Corpus, Ragged, digest_texts
+
+
+@dataclass(frozen=True)
+class Mined:
+    """The added columns of a block of n rows, as arrays.
+
+    Attributes:
+        found: ids and scores, ``[n, num_negatives]``.
+        positive_scores: shape ``[n]``, float32.
+        ceilings: shape ``[n]``, float64.
+        top_scores: shape ``[n]``, float32: the best passage that is no positive; NaN if there is none.
+        removals: shape ``[n, num_guards]``, int32: how many of the passages that the row would have without guards each
+            guard takes out.
+    """
+
+    found: Found
+    positive_scores: Floats
+    ceilings: npt.NDArray[np.float64]
+    top_scores: Floats
+    removals: npt.NDArray[np.int32]
+
+
+def open_block(
+    scores: Scores,
+    anchors: Sequence[str],
+    own: Sequence[Sequence[str]],
+    known: Ragged,
+    corpus: Corpus,
+    columns: Mapping[str, Sequence[Any]],
+) -> Block:
+    """Score the positives of some rows.
+
+    Args:
+        scores: of the anchors against the corpus.
+        anchors: n texts.
+        own: the positives of each row.
+        known: ids of the positives that each anchor has in any row.
+        corpus: the passages.
+        columns: further columns that guards asked for.
+    """
+    texts, bounds = corpus.texts(known.values), known.offsets.tolist()
+    positives = [list(dict.fromkeys([*row, *texts[bounds[i] : bounds[i + 1]]])) for i, row in enumerate(own)]
+    positive_scores = _lowest_scores(scores, own, corpus)
+    lowest = positive_scores.copy()
+    np.minimum.at(lowest, known.rows, scores.pairs(known.rows, known.values))
+    return Block(anchors, positives, positive_scores, lowest, scores, columns)
+
+
+def mine_block(block: Block, recipe: Recipe, guards: Sequence[Guard], corpus: Corpus) -> Mined:
+    """Pick the negatives of every row of a block."""
+    ceilings = recipe.method.ceiling(block.lowest)
+    same = same_texts(block, corpus)
+    rules = [guard.rule(block, corpus) for guard in guards]
+    seeds = row_seeds(recipe.seed or 0, digest_texts(block.anchors)) if recipe.draws else np.empty(0, np.uint64)
+    wanted = recipe.method.skip + recipe.pool_size
+    best = Search(np.full(len(ceilings), np.inf), 1, same)
+    plain, guarded = Search(ceilings, wanted, same), _guarded(Search(ceilings, wanted, same), rules)
+    if isinstance(recipe.method, RandomNegatives):
+        (top,) = k_best_below(block.scores, [best])
+        found, free = (_draw(block.scores, seeds, recipe, search) for search in (guarded, plain))
+    else:
+        searches = [guarded, best, *([plain] if rules else [])]
+        found, top, *rest = k_best_below(block.scores, searches)
+        free = rest[0] if rules else found
+        found = choose(found, recipe, seeds, corpus.digests.view(np.uint64).reshape(-1, 2)[:, 0])
+    removals = [rule.refuses(block.scores, free.ids).sum(axis=1) for rule in rules]
+    top_scores = np.where(np.isneginf(top.scores[:, 0]), np.nan, top.scores[:, 0]).astype(np.float32)
+    counts = np.array(removals, np.int32).reshape(len(rules), len(ceilings)).T
+    return Mined(found, block.positive_scores, ceilings, top_scores, counts)
+
+
+def _guarded(search: Search, rules: Sequence[Rule]) -> Search:
+    """Return the search under all rules."""
+    num_rows = len(search.ceilings)
+    excluded = merge([search.excluded, *(rule.excluded for rule in rules if rule.excluded is not None)], num_rows)
+    masks = [rule.blocked for rule in rules if rule.blocked is not None]
+    blocked = np.logical_or.reduce(masks) if masks else None
+    nearness = next((rule.nearness for rule in rules if rule.nearness is not None), None)
+    return Search(search.ceilings, search.k, excluded, blocked, nearness)
+
+
+def _draw(scores: Scores, seeds: npt.NDArray[np.uint64], recipe: Recipe, search: Search) -> Found:
+    """Draw the negatives of every row uniformly, and score them."""
+    ids = draw_uniformly(seeds, scores.num_passages, recipe.num_negatives, search.excluded, search.blocked)
+    drawn = np.full(ids.shape, -np.inf, dtype=np.float32)
+    drawn[ids >= 0] = scores.pairs(np.nonzero(ids >= 0)[0], ids[ids >= 0])
+    return sort_by_score(ids, drawn)
+
+
+def _lowest_scores(scores: Scores, positives: Sequence[Sequence[str]], corpus: Corpus) -> Floats:
+    """Return the lowest score among each row's own positives, shape ``[n]``."""
+    rows = np.repeat(np.arange(len(positives)), [len(row) for row in positives])
+    texts = [text for row in positives for text in row]
+    ids = corpus.ids(texts)
+    inside, outside = np.flatnonzero(ids >= 0), np.flatnonzero(ids < 0)
+    each = np.empty(len(texts), dtype=np.float32)
+    each[inside] = scores.pairs(rows[inside], ids[inside])
+    if len(outside):
+        each[outside] = scores.of_texts(rows[outside], [texts[number] for number in outside])
+    lowest = np.full(len(positives), np.inf, dtype=np.float32)
+    np.minimum.at(lowest, rows, each)
+    return lowest
