@@ -139,7 +139,7 @@ def mine_by_numpy(
         row: which row.
         num_negatives: how many.
         percentage: the candidate's score stays below this share of the positive score p; no ceiling if None.
-        share: the candidate's similarity to the positive passage stays below m + share * (p - m), with m the mean
+        share: the candidate's similarity to the positive passage stays below m + share * max(p - m, 0), with m the mean
             similarity of the positive passage to the corpus; no such limit if None.
     """
     anchor, passages = vectors.anchors[row].astype(np.float64), vectors.passages.astype(np.float64)
@@ -150,7 +150,7 @@ def mine_by_numpy(
         allowed &= scores < positive_score - abs(positive_score) * (1 - percentage)
     if share is not None:
         mean = similarities.mean()
-        allowed &= similarities < mean + share * (positive_score - mean)
+        allowed &= similarities < mean + share * max(positive_score - mean, 0)
     equal = {normalised(rows.anchors[row]), normalised(rows.shown[row])}
     ranking = (place for place in np.argsort(-scores, kind="stable") if allowed[place])
     chosen = (place for place in ranking if normalised(rows.passages[place]) not in equal)
