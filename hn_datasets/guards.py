@@ -102,8 +102,9 @@ class SimilarToPositive(Guard):
 
     With t the largest similarity of a passage to one of the positives, p the lowest score of a positive with the
     anchor, and m the mean similarity of the positives to the whole corpus, a negative needs
-    ``t < m + percentage * (p - m)``. Measured from m, the rule does not depend on where a teacher's scores begin. At
-    the hardness of TopK-PercPos, ``TopK()`` with this guard has a third of its false negatives
+    ``t < m + percentage * max(p - m, 0)``. Measured from m, the rule does not depend on where a teacher's scores begin;
+    and with a teacher that scores anchors lower than passages, where p may be below m, rows are still full. At the
+    hardness of TopK-PercPos, ``TopK()`` with this guard has a third of its false negatives
     (``tests/benchmarks/bench_false_negatives.py``).
 
     Args:
@@ -163,7 +164,8 @@ class SimilarToPositive(Guard):
         similarities = np.einsum("ij,j->i", vectors.astype(np.float64), scores.mean_passage)
         sums = np.bincount(positives.rows, weights=similarities[positives.values], minlength=len(block.anchors))
         means = sums / np.maximum(positives.counts, 1)
-        ceilings: npt.NDArray[np.float64] = means + percentage * (block.lowest.astype(np.float64) - means)
+        leads = np.maximum(block.lowest.astype(np.float64) - means, 0)
+        ceilings: npt.NDArray[np.float64] = means + percentage * leads
         return ceilings
 
 
