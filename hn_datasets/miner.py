@@ -32,7 +32,7 @@ from hn_datasets.finished import FinishedRows, digest_rows
 from hn_datasets.guards import Block, Guard, describe_guards, guard_from_dict
 from hn_datasets.methods import Method, TopKPercPos
 from hn_datasets.modes import members_of
-from hn_datasets.picking import Mined, mine_block, mined_schema, open_block
+from hn_datasets.picking import Mined, find_candidates, mine_block, mined_schema, open_block
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
 from hn_datasets.scoring import open_scorer
 from hn_datasets.store import EmbeddingStore
@@ -61,6 +61,9 @@ GUARD_FEATURES = Features({"guard_removals": List(Value("int32"))})
 
 ENSEMBLE_FEATURES = Features({"negative_teachers": List(Value("string"))})
 """Added by an ensemble: the teacher of each negative."""
+
+RELABEL_FEATURES = Features({"relabel_candidates": List(Value("string"))})
+"""Added on request: suspected positives, the best first."""
 
 TeacherLike = str | Path | SentenceTransformer | Teacher
 
@@ -131,7 +134,7 @@ class HardNegativeMiner:
             )
 
     @classmethod
-    def from_dataset(
+    def from_dataset(  # noqa: PLR0913 - everything that decides the result
         cls,
         dataset: AnyDataset,
         *,
@@ -147,6 +150,7 @@ class HardNegativeMiner:
         temperature: float | None = None,
         seed: int | None = None,
         guards: Sequence[Guard] = (),
+        relabel_candidates: bool = False,
         on_empty: OnEmpty = "error",
         query_prompt: str | None = None,
         corpus_prompt: str | None = None,
@@ -172,6 +176,8 @@ class HardNegativeMiner:
             temperature: of the softmax.
             seed: of everything that is drawn.
             guards: rules that keep likely false negatives out, for instance ``(SimilarToPositive(),)``.
+            relabel_candidates: add a column of suspected positives: those of the ``num_negatives`` best passages that
+                the ceiling or ``SimilarToPositive`` keeps out, by the first teacher of an ensemble. Costs a search.
             on_empty: "error", or "skip" rows without a text.
             query_prompt: see ``DenseTeacher``, as are ``corpus_prompt`` and ``batch_size``.
             corpus_prompt: put before every passage.
@@ -196,6 +202,7 @@ class HardNegativeMiner:
             temperature=temperature,
             seed=seed,
             guards=describe_guards(guards),
+            relabel_candidates=relabel_candidates,
             anchor_column_name=anchor,
             positive_column_name=positive,
             on_empty=on_empty,
@@ -230,6 +237,7 @@ class HardNegativeMiner:
         temperature: float | None = None,
         seed: int | None = None,
         guards: Sequence[Guard] = (),
+        relabel_candidates: bool = False,
         on_empty: OnEmpty = "error",
         query_prompt: str | None = None,
         corpus_prompt: str | None = None,
@@ -250,6 +258,7 @@ class HardNegativeMiner:
             temperature=temperature,
             seed=seed,
             guards=describe_guards(guards),
+            relabel_candidates=relabel_candidates,
             anchor_column_name=anchor_column_name,
             positive_column_name=positive_column_name,
             on_empty=on_empty,
@@ -268,7 +277,8 @@ class HardNegativeMiner:
     def features(self, features: Features) -> Features:
         """Return the features of the mined dataset: those given, and the added columns."""
         of_guards, of_teachers = GUARD_FEATURES if self._guards else {}, ENSEMBLE_FEATURES if self._names else {}
-        return Features({**features, **MINED_FEATURES, **of_guards, **of_teachers})
+        on_request = RELABEL_FEATURES if self.recipe.relabel_candidates else {}
+        return Features({**features, **MINED_FEATURES, **of_guards, **of_teachers, **on_request})
 
     def positives_of(self, anchors: Sequence[str]) -> Ragged:
         """Return the corpus ids of all positives that the miner knows of each anchor, beside those of a row itself."""
@@ -313,7 +323,18 @@ class HardNegativeMiner:
 
     def _add_columns(self, batch: Mapping[str, Sequence[Any]], mine: Callable[[_Rows], Mined]) -> dict[str, Any]:
         rows = self._read(batch)
-        return self._columns([(block.kept, mine(block)) for block in rows.blocks()], rows.num_rows)
+        columns = self._columns([(block.kept, mine(block)) for block in rows.blocks()], rows.num_rows)
+        if self.recipe.relabel_candidates:
+            columns["relabel_candidates"] = self._texts(self._candidates(rows))
+        return columns
+
+    def _candidates(self, rows: _Rows) -> Ids:
+        """Return suspected positives as the one teacher, or the first of an ensemble, sees them."""
+        ids = np.full((rows.num_rows, self.recipe.num_negatives), -1, dtype=np.int64)
+        for part in rows.blocks():
+            block = self._open(0, part, self.positives_of(part.anchors))
+            ids[part.kept] = find_candidates(block, self.recipe, self._guards, self.corpus)
+        return ids
 
     def blocks(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[Block]:
         """Yield the rows of a batch, in blocks, with their positives scored; rows without a text are left out.

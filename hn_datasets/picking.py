@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,25 @@ def passage_keys(corpus: Corpus) -> npt.NDArray[np.uint64]:
     """Return what the random number of each passage is drawn by, shape ``[num_passages]``, uint64."""
     keys: npt.NDArray[np.uint64] = corpus.digests.view(np.uint64).reshape(-1, 2)[:, 0]
     return keys
+
+
+def find_candidates(block: Block, recipe: Recipe, guards: Sequence[Guard], corpus: Corpus) -> Ids:
+    """Return suspected positives: passages among the best that the ceiling, or their nearness to a positive, keeps out.
+
+    Relabelling such passages trained better than throwing them away (RLHN, arXiv 2505.16967). What other guards keep
+    out, held-out passages for instance, is no candidate.
+
+    Returns:
+        Shape ``[n, num_negatives]``, int64, those of the ``num_negatives`` best passages; -1 in the other places.
+    """
+    rules = [guard.rule(block, corpus) for guard in guards]
+    best = Search(np.full(len(block.anchors), np.inf), recipe.num_negatives, same_texts(block, corpus))
+    (found,) = k_best_below(block.scores, [guarded(best, [replace(rule, nearness=None) for rule in rules])])
+    suspected = found.scores >= recipe.method.ceiling(block.lowest)[:, None]
+    for rule in rules:
+        if rule.nearness is not None:
+            suspected |= Rule(nearness=rule.nearness).refuses(block.scores, found.ids)
+    return np.where(suspected & (found.ids >= 0), found.ids, -1)
 
 
 def guarded(search: Search, rules: Sequence[Rule]) -> Search:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
     HFValidationError,
@@ -50,6 +51,7 @@ class Recipe:
         temperature: of the softmax, above 0; 1 if None.
         seed: of everything that is drawn; 0 if None.
         guards: the JSON forms of the guards.
+        relabel_candidates: whether suspected positives, which a ceiling or guard keeps out, get a column of their own.
         anchor_column_name: the column of the anchors.
         positive_column_name: the column of the positives.
         on_empty: what happens with None, empty or white-space texts: ``"error"``, or ``"skip"`` the row.
@@ -66,6 +68,7 @@ class Recipe:
     temperature: float | None = None
     seed: int | None = None
     guards: tuple[dict[str, Any], ...] = ()
+    relabel_candidates: bool = False
     anchor_column_name: str = "anchor"
     positive_column_name: str = "positive"
     on_empty: OnEmpty = "error"
@@ -86,6 +89,7 @@ class Recipe:
             ),
             "temperature": (self.temperature is None or _is_number(self.temperature), "a number"),
             "seed": (self.seed is None or _is_whole(self.seed), "a whole number"),
+            "relabel_candidates": (isinstance(self.relabel_candidates, bool), "true or false"),
             "anchor_column_name": (isinstance(self.anchor_column_name, str), "a string"),
             "positive_column_name": (isinstance(self.positive_column_name, str), "a string"),
             "algorithm_version": (_is_whole(self.algorithm_version), "a whole number"),
@@ -127,6 +131,11 @@ class Recipe:
             raise ArgumentError(f"temperature has no effect with sampling={self.sampling!r}; leave it out.")
         if is_ensemble(self.teacher):
             check_combination(self.teacher, self.method, self.sampling, self.method.skip + self.num_negatives)
+        if self.relabel_candidates and not self.guards and np.isposinf(self.method.ceiling(np.zeros(1, np.float32))):
+            raise ArgumentError(
+                f"relabel_candidates has no effect with {type(self.method).__name__} and no guard, which keep nothing "
+                "out; leave it out."
+            )
         if self.seed is not None and not self.draws:
             raise ArgumentError("seed has no effect where nothing is drawn (sampling='top'); leave it out.")
 

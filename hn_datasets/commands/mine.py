@@ -77,6 +77,9 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 @method_option("--sampling", type=click.Choice(SAMPLINGS), help="How to pick from the best.  [default: top]")
 @method_option("--pool", type=int, help="How many of the best to draw from.")
 @method_option("--temperature", type=float, help="Temperature of the softmax.")
+@method_option(
+    "--relabel-candidates", is_flag=True, default=None, help="Keep suspected positives in a column of their own."
+)
 @method_option("--seed", type=int, help="Seed of everything that is drawn.")
 @output_option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
 @output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
@@ -234,7 +237,7 @@ def _read_recipe(path: Path, *, with_teacher: bool, trust_remote_code: bool | No
 def _choices(recipe: Recipe | None, options: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of the miner: those of the recipe, overridden by options."""
     columns = ("anchor_column_name", "positive_column_name")
-    names = ("num_negatives", "sampling", "pool", "temperature", "seed", "on_empty", *columns)
+    names = ("num_negatives", "sampling", "pool", "temperature", "seed", "relabel_candidates", "on_empty", *columns)
     given = {name: value for name in names if (value := options.pop(name)) is not None}
     method, margin = options.pop("method"), options.pop("margin")
     if method is None and margin is not None:

@@ -174,7 +174,7 @@ def rebuild_miner(
             teacher=teacher,
             corpus=Dataset(pa.table({"text": origin.corpus.column}), fingerprint=origin.corpus.digest),
             store=store,
-            **{name: getattr(recipe, name) for name in (*same, "seed", "on_empty")},
+            **{name: getattr(recipe, name) for name in (*same, "seed", "on_empty", "relabel_candidates")},
         )
 
 

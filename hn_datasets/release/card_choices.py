@@ -64,6 +64,8 @@ def list_choices(record: MiningRecord, metadata: CardMetadata) -> Iterator[tuple
     for guard in recipe.guards:
         if guard.get("name") != "duplicates":
             yield "Guard", code_json(guard)
+    if recipe.relabel_candidates:
+        yield "Suspected positives", f"kept apart in the column {code('relabel_candidates')}"
     yield "Corpus", f"{record.corpus['passages']:,} distinct passages, digest {code(record.corpus['digest'])}"
     yield "Pairs", _source(record, metadata)
     if recipe.on_empty == "skip":
