@@ -22,7 +22,7 @@ from hn_datasets.teachers.base import Floats, Ids, Scores
 from hn_datasets.texts import Corpus, Ragged, digest_of, digest_texts
 
 FIRST_PIECE = 32
-"""Passages of the first piece, at least: with MiniLM and BM25 it filled 93 % of the rows of two test collections."""
+"""Passages of the first piece, at least: with MiniLM and BM25 it filled 93 % of the rows of cranfield, 96 % of vaswani."""
 
 LARGEST_PIECE = 1024
 """The search keeps a piece sorted by insertion, so a larger one costs more than another pass."""
@@ -264,7 +264,9 @@ def _fuse_ranks(views: _Views) -> tuple[Ids, Ids, Floats]:
     rankings = [first, *(views.rank(member, rest, k) for member, rest in enumerate(others, start=1))]
     listed = np.stack([ranking.ids for ranking in rankings], axis=1)  # [n, members, k]
     rows, owners, ranks = np.nonzero(listed >= 0)
-    pairs, place = np.unique(np.column_stack([rows, listed[rows, owners, ranks]]), axis=0, return_inverse=True)
+    size = views.block(0).scores.num_passages
+    keys, place = np.unique(rows * size + listed[rows, owners, ranks], return_inverse=True)
+    pairs = np.column_stack(np.divmod(keys, size))
     gains = np.bincount(place, weights=k - ranks, minlength=len(pairs))
     best = np.full(len(pairs), k * members, np.int64)
     np.minimum.at(best, place, ranks * members + owners)
