@@ -47,12 +47,17 @@ def temporary_file(directory: Path) -> Iterator[IO[bytes]]:
                 Path(file.name).unlink(missing_ok=True)
                 raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(
-            error.errno,
-            f"Could not write to {directory} ({reason}); what was written before is kept: free some space, or set "
-            "HN_DATASETS_CACHE to a larger disk, and run again.",
-        ) from error
+        raise unwritable(directory, error) from error
+
+
+def unwritable(directory: Path, error: OSError) -> StoreError:
+    """Return the error that says that a folder of the store cannot be written to, and what to do."""
+    reason = error.strerror or str(error)
+    return StoreError(
+        error.errno,
+        f"Could not write to {directory} ({reason}); what was written before is kept: free some space, or set "
+        "HN_DATASETS_CACHE to a larger disk, and run again.",
+    )
 
 
 @contextlib.contextmanager

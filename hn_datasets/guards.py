@@ -170,11 +170,11 @@ class SimilarToPositive(Guard):
 GUARDS: dict[str, type[Guard]] = {guard.name: guard for guard in (SimilarToPositive,)}
 
 
-def check_guards(guards: Sequence[Guard], teacher: Teacher, method: Method) -> None:
-    """Refuse what is no guard, two of a kind, and what cannot work with this teacher or method.
+def describe_guards(guards: Sequence[Guard]) -> tuple[dict[str, Any], ...]:
+    """Return the JSON forms of guards.
 
     Raises:
-        ArgumentError: one of these.
+        ArgumentError: one is no guard, or there are two of a kind.
     """
     kinds: dict[Any, Guard] = {}
     for guard in guards:
@@ -183,7 +183,7 @@ def check_guards(guards: Sequence[Guard], teacher: Teacher, method: Method) -> N
         other = kinds.setdefault((guard.name, guard.columns), guard)
         if other is not guard:
             raise ArgumentError(f"Expected one guard of each kind, got {other!r} and {guard!r}; leave one out.")
-        guard.check(teacher, method)
+    return tuple(guard.to_dict() for guard in guards)
 
 
 def same_texts(block: Block, corpus: Corpus) -> Ragged:

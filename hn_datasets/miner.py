@@ -28,7 +28,7 @@ from hn_datasets.columns import (
 )
 from hn_datasets.ensembling import mine_ensemble
 from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning, TextError, WeakTeacherWarning
-from hn_datasets.guards import Block, Guard, check_guards, guard_from_dict
+from hn_datasets.guards import Block, Guard, describe_guards, guard_from_dict
 from hn_datasets.methods import Method, TopKPercPos
 from hn_datasets.modes import members_of
 from hn_datasets.picking import Mined, mine_block, open_block
@@ -194,7 +194,7 @@ class HardNegativeMiner:
             pool=pool,
             temperature=temperature,
             seed=seed,
-            guards=tuple(guard.to_dict() for guard in guards),
+            guards=describe_guards(guards),
             anchor_column_name=anchor,
             positive_column_name=positive,
             on_empty=on_empty,
@@ -202,7 +202,8 @@ class HardNegativeMiner:
         if corpus is None and corpus_column_name is not None:
             raise ArgumentError("corpus_column_name has no effect without a corpus; leave it out.")
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
-        check_guards(guards, list_members(ready)[0][1], draft.method)
+        for guard in guards:
+            guard.check(list_members(ready)[0][1], draft.method)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
         extra = iter_passages(corpus, corpus_column_name, on_empty) if corpus is not None else iter(())
         start = time.perf_counter()
@@ -247,13 +248,14 @@ class HardNegativeMiner:
             pool=pool,
             temperature=temperature,
             seed=seed,
-            guards=tuple(guard.to_dict() for guard in guards),
+            guards=describe_guards(guards),
             anchor_column_name=anchor_column_name,
             positive_column_name=positive_column_name,
             on_empty=on_empty,
         )
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
-        check_guards(guards, list_members(ready)[0][1], draft.method)
+        for guard in guards:
+            guard.check(list_members(ready)[0][1], draft.method)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
         start = time.perf_counter()
         built = Corpus.build(iter_passages(corpus, corpus_column_name, on_empty), store.derived / "corpora")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import tempfile
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hn_datasets.errors import TextError
-from hn_datasets.files import open_arrow, write_arrow
+from hn_datasets.files import open_arrow, unwritable, write_arrow
 
 Digests = npt.NDArray[np.bytes_]
 """Shape ``[n]``, dtype ``S16``: the 16-byte BLAKE2b digests of n texts."""
+
+TAKEN_ROWS = 16_384
+"""Texts that are in memory together while a corpus is written."""
 
 DIGEST_BYTES = 16
 _DIGEST = pa.binary(DIGEST_BYTES)
@@ -126,27 +132,24 @@ class Corpus:
         Raises:
             TextError: there is no text.
         """
-        texts: list[pa.Array] = []
-        digests: list[Digests] = []
-        for chunk in chunks:
-            texts.append(chunk.cast(pa.large_string()))
-            digests.append(digest_texts(chunk.to_pylist()))
-        if not sum(map(len, texts)):
-            raise TextError("Expected at least one passage in the corpus, got none; give a dataset that has rows.")
-        distinct, first = np.unique(np.concatenate(digests), return_index=True)
-        path = directory / f"{digest_of(distinct.tobytes())}.arrow"
-        if not path.exists():
-            rows = pa.chunked_array(texts).take(pa.array(first)).combine_chunks()
-            keys = digest_texts((text.as_py() for text in rows), normalise)
-            table = pa.table(
-                {
-                    "text": rows,
-                    "digest": fixed_size_binary(distinct),
-                    "key": fixed_size_binary(keys),
-                    "key_order": pa.array(np.argsort(keys, kind="stable")),
-                }
-            )
-            write_arrow(table, path)
+        with _SpilledTexts(directory) as texts:
+            digests = [texts.append(chunk) for chunk in chunks]
+            if not sum(map(len, digests)):
+                raise TextError("Expected at least one passage in the corpus, got none; give a dataset that has rows.")
+            distinct, first = np.unique(np.concatenate(digests), return_index=True)
+            path = directory / f"{digest_of(distinct.tobytes())}.arrow"
+            if not path.exists():
+                with texts.take(first) as rows:
+                    keys = _digest_column(rows, normalise)
+                    table = pa.table(
+                        {
+                            "text": rows,
+                            "digest": fixed_size_binary(distinct),
+                            "key": fixed_size_binary(keys),
+                            "key_order": pa.array(np.argsort(keys, kind="stable")),
+                        }
+                    )
+                    write_arrow(table, path)
         return cls(path)
 
     @property
@@ -203,6 +206,67 @@ class Corpus:
     @cached_property
     def _sorted_keys(self) -> Digests:
         return fixed_size_bytes(self._table["key"])[self._key_order]
+
+
+class _SpilledTexts:
+    """Texts on their way into a corpus: their bytes go to a file without a name, and only lengths stay in memory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lengths: list[npt.NDArray[np.int64]] = []
+
+    def __enter__(self) -> _SpilledTexts:
+        self._file = self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, chunk: pa.Array) -> Digests:
+        """Take a chunk of strings without None, and return their digests."""
+        array = chunk.cast(pa.large_string())
+        offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+        if len(array):
+            self._write(self._file, array.buffers()[2].slice(offsets[0], offsets[-1] - offsets[0]))
+            self._lengths.append(np.diff(offsets))
+        return digest_texts(array.to_pylist())
+
+    @contextlib.contextmanager
+    def take(self, rows: npt.NDArray[np.int64]) -> Iterator[pa.Array]:
+        """Yield the texts at ``rows`` as one array, whose bytes lie in another file without a name."""
+        lengths = np.concatenate(self._lengths)
+        texts = _mapped_strings(self._file, lengths)
+        with self._open() as file:
+            for start in range(0, len(rows), TAKEN_ROWS):
+                part = texts.take(pa.array(rows[start : start + TAKEN_ROWS]))
+                self._write(file, part.buffers()[2])
+            yield _mapped_strings(file, lengths[rows])
+
+    def _open(self) -> IO[bytes]:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            return tempfile.TemporaryFile(dir=self._directory)
+        except OSError as error:
+            raise unwritable(self._directory, error) from error
+
+    def _write(self, file: IO[bytes], data: pa.Buffer) -> None:
+        try:
+            file.write(data)
+            file.flush()
+        except OSError as error:
+            raise unwritable(self._directory, error) from error
+
+
+def _mapped_strings(file: IO[bytes], lengths: npt.NDArray[np.int64]) -> pa.Array:
+    """Return the strings that lie in a file one after the other, without reading them."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    data = np.memmap(file, dtype=np.uint8, mode="r") if offsets[-1] else np.empty(0, np.uint8)
+    return pa.LargeStringArray.from_buffers(len(lengths), pa.py_buffer(offsets), pa.py_buffer(data))
+
+
+def _digest_column(texts: pa.Array, form: Callable[[str], str]) -> Digests:
+    blocks = range(0, len(texts), TAKEN_ROWS)
+    return np.concatenate([digest_texts(texts.slice(start, TAKEN_ROWS).to_pylist(), form) for start in blocks])
 
 
 class AnchorPositives:
