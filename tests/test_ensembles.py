@@ -1,6 +1,7 @@
 """Ensembles against brute force in every mode, and what must not change or break them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -498,6 +499,7 @@ def test_a_release_of_an_ensemble_is_audited_described_and_mined_again(rows, tmp
     assert audit(folder).ok
     card = (folder / "README.md").read_text()
     assert "found by `one` and BM25" in card
+    assert re.search(r"\| negative 1 by `(one|bm25)` \| ", card)
     counts = compute_statistics(mined).negatives_per_teacher
     assert f"Negatives by teacher: `bm25` {counts['bm25']:,}, `one` {counts['one']:,}." in card
     assert "| `negative_teachers` | list of string | the teacher that each negative comes from |" in card
