@@ -55,3 +55,7 @@ class ShortRowsWarning(UserWarning):
 
 class DamagedShardWarning(UserWarning):
     """A shard of the embedding store does not match its checksum and is encoded again."""
+
+
+class UnkeptRowsWarning(UserWarning):
+    """Mined rows cannot be kept, so an interrupted run would search them again."""

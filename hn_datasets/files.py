@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -141,3 +141,31 @@ def is_intact(path: Path, prefix: str = "") -> bool:
         while chunk := file.read(1 << 22):
             state.update(chunk)
     return path.stem == prefix + state.hexdigest()
+
+
+def write_shard(directory: Path, table: pa.Table) -> Path:
+    """Write a table as one shard, an Arrow file named after its checksum; return its path.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return write_checked(directory, "", ".arrow", [memoryview(sink.getvalue())])
+
+
+def open_shards(directory: Path, known: Container[str] = ()) -> Iterator[tuple[Path, pa.Table | None]]:
+    """Memory-map the shards in a folder, except those whose names are known, in the order of their names.
+
+    A damaged shard is removed, and comes with None: whoever lost it says what follows.
+    """
+    for path in sorted(directory.glob("*.arrow")):
+        if path.name in known:
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it just now
+            if is_intact(path):
+                yield path, open_arrow(path)
+                continue
+            path.unlink()
+            yield path, None

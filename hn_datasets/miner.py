@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,17 +28,18 @@ from hn_datasets.columns import (
 )
 from hn_datasets.ensembling import mine_ensemble
 from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning, TextError, WeakTeacherWarning
+from hn_datasets.finished import FinishedRows, digest_rows
 from hn_datasets.guards import Block, Guard, describe_guards, guard_from_dict
 from hn_datasets.methods import Method, TopKPercPos
 from hn_datasets.modes import members_of
-from hn_datasets.picking import Mined, mine_block, open_block
+from hn_datasets.picking import Mined, mine_block, mined_schema, open_block
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
 from hn_datasets.scoring import open_scorer
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.base import Encoder, Ids, Ranker, Scorer, Teacher
 from hn_datasets.teachers.ensemble import EnsembleTeacher, list_members, named_errors
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
-from hn_datasets.texts import AnchorPositives, Corpus, Digests, Ragged, digest_texts
+from hn_datasets.texts import AnchorPositives, Corpus, Digests, Ragged, digest_of, digest_texts
 
 BLOCK_ROWS = 2048
 """Anchors searched at once: tiles of 2,048 x 4,096 scores were the fastest on two cores."""
@@ -286,8 +287,15 @@ class HardNegativeMiner:
             ColumnError: a column is missing or holds no text.
             TextError: a text is None, empty or white space, and ``on_empty`` is "error".
         """
+        return self._add_columns(batch, self._complete)
+
+    def mine_anew(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        """Return what calling the miner returns, but search every row, also those that an earlier run has finished."""
+        return self._add_columns(batch, self._mine)
+
+    def _add_columns(self, batch: Mapping[str, Sequence[Any]], mine: Callable[[_Rows], Mined]) -> dict[str, Any]:
         rows = self._read(batch)
-        return self._columns([(block.kept, self._mine(block)) for block in rows.blocks()], rows.num_rows)
+        return self._columns([(block.kept, mine(block)) for block in rows.blocks()], rows.num_rows)
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -358,6 +366,19 @@ class HardNegativeMiner:
         kept = np.setdiff1d(np.arange(len(anchors)), empty)
         columns = {name: [batch[name][row] for row in kept.tolist()] for name in further}
         return _Rows(pairs.anchors.to_pylist(), own, columns, kept, len(anchors))
+
+    @cached_property
+    def _finished(self) -> FinishedRows:
+        schema = mined_schema(self.recipe.num_negatives, len(self._guards), bool(self._names))
+        positives = self._positives.digest if self._positives is not None else ""
+        key = digest_of(self.recipe.to_json(), self.corpus.digest, positives, schema.to_string())
+        return FinishedRows(self.store.derived / "finished" / key, schema, len(self.corpus))
+
+    def _complete(self, rows: _Rows) -> Mined:
+        """Return one block of rows, those of an earlier run as it has kept them."""
+        digests = digest_rows(rows.anchors, rows.own, rows.columns)
+        table = self._finished.complete(digests, lambda missing: self._mine(rows.take(missing)).to_table())
+        return Mined.from_table(table)
 
     def _mine(self, rows: _Rows) -> Mined:
         """Mine one block of rows."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from hn_datasets.guards import Block, Guard, Rule, merge, same_texts
 from hn_datasets.methods import RandomNegatives
@@ -38,6 +39,49 @@ class Mined:
     top_scores: Floats
     removals: npt.NDArray[np.int32]
     teachers: Ids | None = None
+
+    def to_table(self) -> pa.Table:
+        """Return one line for each row, with the columns of ``mined_schema``."""
+        wide: list[npt.NDArray[Any]] = [self.found.ids, self.found.scores]
+        further: list[npt.NDArray[Any]] = [self.removals] if self.removals.shape[1] else []
+        further += [self.teachers] if self.teachers is not None else []
+        columns = [
+            *map(_fixed_lists, wide),
+            *map(pa.array, (self.positive_scores, self.ceilings, self.top_scores)),
+            *map(_fixed_lists, further),
+        ]
+        schema = mined_schema(self.found.ids.shape[1], self.removals.shape[1], self.teachers is not None)
+        return pa.table(columns, schema=schema)
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Mined:
+        """Return the block whose ``to_table`` this is."""
+        columns = {name: table[name].combine_chunks() for name in table.column_names}
+        wide = {
+            name: column.flatten().to_numpy().reshape(len(table), -1)
+            for name, column in columns.items()
+            if pa.types.is_fixed_size_list(column.type)
+        }
+        return cls(
+            Found(wide["ids"], wide["scores"]),
+            positive_scores=columns["positive_score"].to_numpy(),
+            ceilings=columns["ceiling"].to_numpy(),
+            top_scores=columns["top_score"].to_numpy(),
+            removals=wide.get("removals", np.empty((len(table), 0), np.int32)),
+            teachers=wide.get("teachers"),
+        )
+
+
+def mined_schema(num_negatives: int, num_guards: int, ensemble: bool) -> pa.Schema:
+    """Return the schema of mined rows as they are kept."""
+    columns = {"ids": pa.list_(pa.int64(), num_negatives), "scores": pa.list_(pa.float32(), num_negatives)}
+    columns |= {"positive_score": pa.float32(), "ceiling": pa.float64(), "top_score": pa.float32()}
+    columns |= {"removals": pa.list_(pa.int32(), num_guards)} if num_guards else {}
+    return pa.schema(columns | ({"teachers": pa.list_(pa.int64(), num_negatives)} if ensemble else {}))
+
+
+def _fixed_lists(values: npt.NDArray[Any]) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
 
 
 def open_block(

@@ -26,7 +26,16 @@ import pyarrow.compute as pc
 from datasets.utils import tqdm
 
 from hn_datasets.errors import ArgumentError, DamagedShardWarning, VectorError
-from hn_datasets.files import UNFINISHED, atomic_write, cache_directory, is_intact, open_arrow, write_checked
+from hn_datasets.files import (
+    UNFINISHED,
+    atomic_write,
+    cache_directory,
+    is_intact,
+    open_arrow,
+    open_shards,
+    write_checked,
+    write_shard,
+)
 from hn_datasets.teachers.base import Encoder, Floats, Ids, Role
 from hn_datasets.texts import Corpus, Digests, digest_of, digest_texts, find, fixed_size_binary, fixed_size_bytes
 
@@ -68,19 +77,15 @@ class VectorSpace:
     def refresh(self) -> None:
         """Open the shards that have come since, from this process or another; drop and name damaged ones."""
         self._forget()
-        for path in sorted(self.directory.glob("*.arrow")):
-            if path.name in self._shards:
+        for path, table in open_shards(self.directory, self._shards):
+            if table is not None:
+                self._shards[path.name] = table
                 continue
-            with contextlib.suppress(FileNotFoundError):  # another process has removed it just now
-                if is_intact(path):
-                    self._shards[path.name] = open_arrow(path)
-                    continue
-                path.unlink()
-                warnings.warn(
-                    f"Shard {path} does not match its checksum: it was removed and its texts are encoded again.",
-                    DamagedShardWarning,
-                    stacklevel=2,
-                )
+            warnings.warn(
+                f"Shard {path} does not match its checksum: it was removed and its texts are encoded again.",
+                DamagedShardWarning,
+                stacklevel=2,
+            )
 
     def __len__(self) -> int:
         return len(self._index[0])
@@ -101,10 +106,7 @@ class VectorSpace:
         """
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.dimension)
         table = pa.table({"digest": fixed_size_binary(digests), "vector": values})
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        path = write_checked(self.directory, "", ".arrow", [memoryview(sink.getvalue())])
+        path = write_shard(self.directory, table)
         self._shards[path.name] = open_arrow(path)
         self._forget()
 
@@ -278,7 +280,7 @@ class EmbeddingStore:
         for info in chosen:
             shutil.rmtree(info.directory)
             self._spaces.pop(info.address, None)
-        for derived in ("matrices", "corpora", "anchors", "bm25") if chosen or unused_days == 0 else ():
+        for derived in ("matrices", "corpora", "anchors", "bm25", "finished") if chosen or unused_days == 0 else ():
             shutil.rmtree(self.derived / derived, ignore_errors=True)
         return before - self.num_bytes
 

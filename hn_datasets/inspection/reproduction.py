@@ -172,7 +172,7 @@ def reproduce(
         store=store,
     )
     columns = {record.recipe.anchor_column_name: roles.anchor, record.recipe.positive_column_name: roles.positive}
-    again = miner({name: sample[column].to_pylist() for name, column in columns.items()})
+    again = miner.mine_anew({name: sample[column].to_pylist() for name, column in columns.items()})
     return _compare(sample, roles, again, _find_differences(record, miner))
 
 
