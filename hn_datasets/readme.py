@@ -52,6 +52,7 @@ def render_readme(
         rows=f"{statistics.rows:,}",
         negatives=f"{statistics.negatives:,}",
         teacher=_name_teacher(recipe.teacher),
+        ensemble=bool(members_of(recipe.teacher)),
         method=code(recipe.method.name) + (f" ({setting} {getattr(recipe.method, setting)})" if setting else ""),
         passages=f"{corpus['passages']:,}",
         source=code(source_name) if source_name else "",
