@@ -136,11 +136,22 @@ def write_checked(directory: Path, prefix: str, suffix: str, chunks: Iterable[by
 
 def is_intact(path: Path, prefix: str = "") -> bool:
     """Return whether the content of a file of ``write_checked`` still has the checksum in its name."""
+    return path.stem == prefix + _checksum(path)
+
+
+def rename_checked(path: Path, prefix: str, suffix: str) -> Path:
+    """Give a file that is written the name that ``write_checked`` would have given it; return its new path."""
+    named = path.with_name(f"{prefix}{_checksum(path)}{suffix}")
+    path.replace(named)
+    return named
+
+
+def _checksum(path: Path) -> str:
     state = xxhash.xxh3_128()
     with path.open("rb") as file:
         while chunk := file.read(1 << 22):
             state.update(chunk)
-    return path.stem == prefix + state.hexdigest()
+    return state.hexdigest()
 
 
 def write_shard(directory: Path, table: pa.Table) -> Path:

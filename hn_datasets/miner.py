@@ -17,6 +17,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 from sentence_transformers import SentenceTransformer
 
+from hn_datasets.approximate import ApproximateIndex, check_index, choose_index
 from hn_datasets.columns import (
     AnyDataset,
     CorpusLike,
@@ -34,7 +35,7 @@ from hn_datasets.methods import Method, TopKPercPos
 from hn_datasets.modes import members_of
 from hn_datasets.picking import Mined, find_candidates, mine_block, mined_schema, open_block
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
-from hn_datasets.scoring import open_scorer
+from hn_datasets.scoring import DenseScorer, open_scorer
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.base import Encoder, Ids, Ranker, Scorer, Teacher
 from hn_datasets.teachers.ensemble import EnsembleTeacher, list_members, named_errors
@@ -152,6 +153,7 @@ class HardNegativeMiner:
         guards: Sequence[Guard] = (),
         relabel_candidates: bool = False,
         on_empty: OnEmpty = "error",
+        index: str | None = None,
         query_prompt: str | None = None,
         corpus_prompt: str | None = None,
         batch_size: int | None = None,
@@ -179,6 +181,8 @@ class HardNegativeMiner:
             relabel_candidates: add a column of suspected positives: those of the ``num_negatives`` best passages that
                 the ceiling or ``SimilarToPositive`` keeps out, by the first teacher of an ensemble. Costs a search.
             on_empty: "error", or "skip" rows without a text.
+            index: exact search if None or "exact"; "auto" or a FAISS factory string such as "IVF4096,SQ8" for
+                approximate search of millions of passages, see ``Recipe``.
             query_prompt: see ``DenseTeacher``, as are ``corpus_prompt`` and ``batch_size``.
             corpus_prompt: put before every passage.
             batch_size: texts per forward pass of the teacher.
@@ -206,17 +210,20 @@ class HardNegativeMiner:
             anchor_column_name=anchor,
             positive_column_name=positive,
             on_empty=on_empty,
+            index=index,
         )
         if corpus is None and corpus_column_name is not None:
             raise ArgumentError("corpus_column_name has no effect without a corpus; leave it out.")
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
         for guard in guards:
             guard.check(list_members(ready)[0][1], draft.method)
+        check_index(index, ready)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
         extra = iter_passages(corpus, corpus_column_name, on_empty) if corpus is not None else iter(())
         start = time.perf_counter()
         built, positives = _collect(dataset, extra, draft, store)
-        miner = cls(replace(draft, teacher=ready.spec()), built, positives, store)
+        chosen = choose_index(index, len(built))
+        miner = cls(replace(draft, teacher=ready.spec(), index=chosen), built, positives, store)
         miner.timings["collect"] = time.perf_counter() - start
         miner._prepare(ready, _anchor_chunks(dataset, draft))
         return miner
@@ -239,6 +246,7 @@ class HardNegativeMiner:
         guards: Sequence[Guard] = (),
         relabel_candidates: bool = False,
         on_empty: OnEmpty = "error",
+        index: str | None = None,
         query_prompt: str | None = None,
         corpus_prompt: str | None = None,
         batch_size: int | None = None,
@@ -262,14 +270,17 @@ class HardNegativeMiner:
             anchor_column_name=anchor_column_name,
             positive_column_name=positive_column_name,
             on_empty=on_empty,
+            index=index,
         )
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
         for guard in guards:
             guard.check(list_members(ready)[0][1], draft.method)
+        check_index(index, ready)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
         start = time.perf_counter()
         built = Corpus.build(iter_passages(corpus, corpus_column_name, on_empty), store.derived / "corpora")
-        miner = cls(replace(draft, teacher=ready.spec()), built, None, store)
+        chosen = choose_index(index, len(built))
+        miner = cls(replace(draft, teacher=ready.spec(), index=chosen), built, None, store)
         miner.timings["collect"] = time.perf_counter() - start
         miner._prepare(ready, iter(()))
         return miner
@@ -367,6 +378,13 @@ class HardNegativeMiner:
                 scorers.append((name, open_scorer(member, self.corpus, self.store)))
         return scorers
 
+    @cached_property
+    def _index(self) -> ApproximateIndex | None:
+        scorer = self._scorers[0][1]
+        if self.recipe.index is None or not isinstance(scorer, DenseScorer):
+            return None
+        return ApproximateIndex(scorer, self.recipe.index)
+
     def _prepare(self, teacher: Teacher, anchors: Iterator[pa.Array]) -> None:
         """Embed or index the corpus and the anchors, so that workers and later calls only read."""
         self._teacher = teacher
@@ -394,7 +412,7 @@ class HardNegativeMiner:
         if encoders:
             self.timings["encode"] = time.perf_counter() - start
             start = time.perf_counter()
-        _ = self._scorers
+        _ = self._scorers, self._index
         self.timings["index"] = time.perf_counter() - start
 
     def _read(self, batch: Mapping[str, Sequence[Any]]) -> _Rows:
@@ -438,7 +456,7 @@ class HardNegativeMiner:
         """Mine one block of rows."""
         known = self.positives_of(rows.anchors)
         if not self._names:
-            return mine_block(self._open(0, rows, known), self.recipe, self._guards, self.corpus)
+            return mine_block(self._open(0, rows, known), self.recipe, self._guards, self.corpus, self._index)
 
         def look(member: int, chosen: Ids) -> Block:
             return self._open(member, rows.take(chosen), known.take(chosen))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from hn_datasets.approximate import ApproximateIndex
 from hn_datasets.guards import Block, Guard, Rule, merge, same_texts
 from hn_datasets.methods import RandomNegatives
 from hn_datasets.recipe import Recipe
@@ -110,8 +111,11 @@ def open_block(
     return Block(anchors, positives, positive_scores, lowest, scores, columns)
 
 
-def mine_block(block: Block, recipe: Recipe, guards: Sequence[Guard], corpus: Corpus) -> Mined:
-    """Pick the negatives of every row of a block."""
+def mine_block(
+    block: Block, recipe: Recipe, guards: Sequence[Guard], corpus: Corpus, index: ApproximateIndex | None = None
+) -> Mined:
+    """Pick the negatives of every row of a block; by exact search if there is no index."""
+    find = k_best_below if index is None else index.k_best_below
     ceilings = recipe.method.ceiling(block.lowest)
     same = same_texts(block, corpus)
     rules = [guard.rule(block, corpus) for guard in guards]
@@ -121,11 +125,11 @@ def mine_block(block: Block, recipe: Recipe, guards: Sequence[Guard], corpus: Co
     plain = Search(ceilings, wanted, same)
     strict = guarded(plain, rules)
     if isinstance(recipe.method, RandomNegatives):
-        (top,) = k_best_below(block.scores, [best])
+        (top,) = find(block.scores, [best])
         found, free = (_draw(block.scores, seeds, recipe, search) for search in (strict, plain))
     else:
         searches = [strict, best, *([plain] if rules else [])]
-        found, top, *rest = k_best_below(block.scores, searches)
+        found, top, *rest = find(block.scores, searches)
         free = rest[0] if rules else found
         found = choose(found, recipe, seeds, passage_keys(corpus))
     removals = [rule.refuses(block.scores, free.ids).sum(axis=1) for rule in rules]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,9 @@ Sampling = Literal["top", "random", "softmax", "top1+softmax"]
 SAMPLINGS = ("top", "random", "softmax", "top1+softmax")
 OnEmpty = Literal["error", "skip"]
 
+INDEX_PATTERN = r"IVF[1-9][0-9]*,SQ8"
+"""FAISS factory strings that approximate search takes: inverted lists of 8-bit codes."""
+
 SMALLEST_POOL = 10
 """NV-Retriever samples from the ten best; larger pools gave worse students (arXiv 2407.15831)."""
 
@@ -55,6 +59,9 @@ class Recipe:
         anchor_column_name: the column of the anchors.
         positive_column_name: the column of the positives.
         on_empty: what happens with None, empty or white-space texts: ``"error"``, or ``"skip"`` the row.
+        index: how the corpus is searched: exactly if None or ``"exact"``, approximately by inverted lists with
+            ``"IVF4096,SQ8"`` (a FAISS factory string), as its size suggests with ``"auto"``. That of a miner is None
+            or the factory string.
 
     Raises:
         ArgumentError: a value is out of range, contradicts another one, or has no effect.
@@ -72,6 +79,7 @@ class Recipe:
     anchor_column_name: str = "anchor"
     positive_column_name: str = "positive"
     on_empty: OnEmpty = "error"
+    index: str | None = None
     algorithm_version: int = ALGORITHM_VERSION
 
     def __post_init__(self) -> None:
@@ -114,6 +122,10 @@ class Recipe:
             raise ArgumentError(f"Expected a temperature above 0, got {self.temperature!r}; near 0 is like 'top'.")
         if self.on_empty not in ("error", "skip"):
             raise ArgumentError(f"Expected on_empty to be 'error' or 'skip', got {self.on_empty!r}.")
+        if self.index not in (None, "exact", "auto") and not re.fullmatch(INDEX_PATTERN, str(self.index)):
+            raise ArgumentError(
+                f"Expected index to be 'exact', 'auto' or inverted lists such as 'IVF4096,SQ8', got {self.index!r}."
+            )
         if self.anchor_column_name == self.positive_column_name:
             raise ArgumentError(
                 f"Expected two different columns, got {self.anchor_column_name!r} for anchors and for positives; "
@@ -154,6 +166,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form as a dictionary."""
         data = {item.name: getattr(self, item.name) for item in fields(self)}
+        if self.index is None:  # so a recipe of exact search stays what it was before there was another one
+            del data["index"]
         return {**data, "method": self.method.to_dict(), "guards": [dict(guard) for guard in self.guards]}
 
     def to_json(self) -> str:

@@ -34,7 +34,7 @@ SMALLEST_TILE, LARGEST_TILE = 1024, 1 << 16
 
 
 @dataclass(frozen=True)
-class _Corpus8:
+class Corpus8:
     """The passages as 8-bit integers.
 
     Attributes:
@@ -80,7 +80,7 @@ class DenseScorer:
         self.device = torch.device(device if device is not None else "cuda" if cuda else "cpu")
         wanted = self.device.type == "cpu" and multiplies_int8() if integers is None else integers
         path = Path(str(getattr(self.passages, "filename")))  # noqa: B009 - an ndarray, for the type checker
-        self.corpus8 = _open_rounded(self.passages, path) if wanted else None
+        self.corpus8 = open_rounded(self.passages, path) if wanted else None
         # Private pages, because torch wants memory that it may write to; it never does.
         self.matrix = torch.from_numpy(np.load(path, mmap_mode="c"))
         if self.device.type == "cuda" and self.matrix.nbytes < 0.5 * torch.cuda.mem_get_info(self.device)[0]:
@@ -181,7 +181,7 @@ def _lengths(vectors: Floats) -> npt.NDArray[np.float64]:
     return lengths
 
 
-def _open_rounded(passages: Floats, matrix: Path) -> _Corpus8 | None:
+def open_rounded(passages: Floats, matrix: Path) -> Corpus8 | None:
     """Return the passages as 8-bit integers, from the files beside their matrix, which are made if missing.
 
     None where rounding would take too much from a typical vector.
@@ -207,9 +207,9 @@ def _open_rounded(passages: Floats, matrix: Path) -> _Corpus8 | None:
     if not path.exists() or not is_intact(path, f"{key}-"):
         for broken in (path, bounds):
             broken.unlink(missing_ok=True)
-        return _open_rounded(passages, matrix)
+        return open_rounded(passages, matrix)
     integers = torch.from_numpy(np.load(path, mmap_mode="c"))
-    return _Corpus8(integers, found["unit"], found["longest"], found["most_lost"])
+    return Corpus8(integers, found["unit"], found["longest"], found["most_lost"])
 
 
 def _unit_of(passages: Floats) -> tuple[float, float]:
