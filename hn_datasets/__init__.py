@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hn_datasets.formats import format_dataset
-    from hn_datasets.guards import SimilarToPositive
+    from hn_datasets.guards import CrossEncoderGuard, HeldOut, NearDuplicate, SameGroup, SimilarToPositive
     from hn_datasets.inspection.audit import audit, audit_dataset
     from hn_datasets.inspection.comparison import compare
     from hn_datasets.inspection.reproduction import reproduce
@@ -30,14 +30,18 @@ __version__ = "0.1.0"
 _MODULES = {
     "BM25Teacher": "teachers.bm25",
     "CardMetadata": "release.card_data",
+    "CrossEncoderGuard": "guards",
     "DenseTeacher": "teachers.dense",
     "EmbeddingStore": "store",
     "HardNegativeMiner": "miner",
+    "HeldOut": "guards",
     "MiningStatistics": "statistics",
+    "NearDuplicate": "guards",
     "PrecomputedTeacher": "teachers.precomputed",
     "RandomNegatives": "methods",
     "Recipe": "recipe",
     "Release": "release.publishing",
+    "SameGroup": "guards",
     "SimilarToPositive": "guards",
     "TopK": "methods",
     "TopKAbs": "methods",
@@ -57,14 +61,18 @@ _MODULES = {
 __all__ = [
     "BM25Teacher",
     "CardMetadata",
+    "CrossEncoderGuard",
     "DenseTeacher",
     "EmbeddingStore",
     "HardNegativeMiner",
+    "HeldOut",
     "MiningStatistics",
+    "NearDuplicate",
     "PrecomputedTeacher",
     "RandomNegatives",
     "Recipe",
     "Release",
+    "SameGroup",
     "SimilarToPositive",
     "TopK",
     "TopKAbs",

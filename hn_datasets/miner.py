@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 import warnings
@@ -17,17 +18,10 @@ import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 from sentence_transformers import SentenceTransformer
 
-from hn_datasets.columns import (
-    AnyDataset,
-    CorpusLike,
-    empty_message,
-    iter_pairs,
-    iter_passages,
-    read_pairs,
-    resolve_columns,
-)
+from hn_datasets.collecting import Collected, collect_corpus, collect_dataset, iter_anchors
+from hn_datasets.columns import AnyDataset, CorpusLike, empty_message, read_pairs, resolve_columns
 from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning, TextError, WeakTeacherWarning
-from hn_datasets.guards import Guard, describe_guards, guard_from_dict
+from hn_datasets.guards import Guard, Sources, describe_guards, guard_from_dict
 from hn_datasets.methods import Method, TopKPercPos
 from hn_datasets.picking import Mined, mine_block, open_block
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
@@ -35,10 +29,13 @@ from hn_datasets.scoring import open_scorer
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.base import Encoder, Ids, Ranker, Scorer, Teacher
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
-from hn_datasets.texts import AnchorPositives, Corpus, Digests, Ragged, digest_texts
+from hn_datasets.texts import AnchorPositives, Corpus, PassageGroups, Ragged, digest_texts
 
 BLOCK_ROWS = 2048
 """Anchors searched at once: tiles of 2,048 x 4,096 scores were the fastest on two cores."""
+
+BLOCK_EXCLUDED = 1 << 22
+"""Passages that guards may list for the rows of a block, all together: 32 MiB of ids."""
 
 MINED_FEATURES = Features(
     {
@@ -76,10 +73,10 @@ class _Rows:
     kept: Ids
     num_rows: int
 
-    def blocks(self) -> Iterator[_Rows]:
-        """Yield runs of at most ``BLOCK_ROWS`` rows."""
-        for start in range(0, len(self.anchors), BLOCK_ROWS):
-            part = slice(start, start + BLOCK_ROWS)
+    def blocks(self, size: int) -> Iterator[_Rows]:
+        """Yield runs of at most ``size`` rows."""
+        for start in range(0, len(self.anchors), size):
+            part = slice(start, start + size)
             columns = {name: values[part] for name, values in self.columns.items()}
             yield _Rows(self.anchors[part], self.own[part], columns, self.kept[part], self.num_rows)
 
@@ -98,14 +95,13 @@ class HardNegativeMiner:
         timings: seconds of each stage of the building.
     """
 
-    def __init__(
-        self, recipe: Recipe, corpus: Corpus, positives: AnchorPositives | None, store: EmbeddingStore
-    ) -> None:
+    def __init__(self, recipe: Recipe, collected: Collected, store: EmbeddingStore) -> None:
         self.recipe = replace(recipe, algorithm_version=ALGORITHM_VERSION)
-        self.corpus = corpus
+        self.corpus = corpus = collected.corpus
         self.store = store
         self.timings: dict[str, float] = {}
-        self._positives = positives
+        self._positives = collected.positives
+        self._groups = collected.groups
         self._guards = tuple(guard_from_dict(guard) for guard in recipe.guards)
         wanted = recipe.method.skip + recipe.pool_size
         if len(corpus) <= wanted:
@@ -192,12 +188,12 @@ class HardNegativeMiner:
         for guard in guards:
             guard.check(ready, draft.method)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
-        extra = iter_passages(corpus, corpus_column_name, on_empty) if corpus is not None else iter(())
+        columns = [name for guard in guards for name in guard.columns]
         start = time.perf_counter()
-        built, positives = _collect(dataset, extra, draft, store)
-        miner = cls(replace(draft, teacher=ready.spec()), built, positives, store)
+        collected = collect_dataset(dataset, corpus, corpus_column_name, draft, columns, store)
+        miner = cls(replace(draft, teacher=ready.spec()), collected, store)
         miner.timings["collect"] = time.perf_counter() - start
-        miner._prepare(ready, _anchor_chunks(dataset, draft))
+        miner._prepare(ready, iter_anchors(dataset, draft))
         return miner
 
     @classmethod
@@ -244,9 +240,10 @@ class HardNegativeMiner:
         for guard in guards:
             guard.check(ready, draft.method)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+        columns = [name for guard in guards for name in guard.columns]
         start = time.perf_counter()
-        built = Corpus.build(iter_passages(corpus, corpus_column_name, on_empty), store.derived / "corpora")
-        miner = cls(replace(draft, teacher=ready.spec()), built, None, store)
+        collected = collect_corpus(corpus, corpus_column_name, draft, columns, store)
+        miner = cls(replace(draft, teacher=ready.spec()), collected, store)
         miner.timings["collect"] = time.perf_counter() - start
         miner._prepare(ready, iter(()))
         return miner
@@ -272,7 +269,8 @@ class HardNegativeMiner:
             TextError: a text is None, empty or white space, and ``on_empty`` is "error".
         """
         rows = self._read(batch)
-        return self._columns([(block.kept, self._mine(block)) for block in rows.blocks()], rows.num_rows)
+        blocks = rows.blocks(self._block_rows)
+        return self._columns([(block.kept, self._mine(block)) for block in blocks], rows.num_rows)
 
     @cached_property
     def _scorer(self) -> Scorer:
@@ -280,9 +278,20 @@ class HardNegativeMiner:
         teacher = teacher_from_spec(self.recipe.teacher, trust_remote_code=True)
         return open_scorer(teacher, self.corpus, self.store)
 
+    @property
+    def _sources(self) -> Sources:
+        return Sources(self.recipe, self.corpus, self.store, self._groups)
+
+    @cached_property
+    def _block_rows(self) -> int:
+        most = sum(guard.most_excluded(self._sources) for guard in self._guards)
+        return min(BLOCK_ROWS, max(1, BLOCK_EXCLUDED // max(1, most)))
+
     def _prepare(self, teacher: Teacher, anchors: Iterator[pa.Array]) -> None:
         """Embed or index the corpus and the anchors, so that workers and later calls only read."""
         self._teacher = teacher
+        for guard in self._guards:
+            guard.prepare(self._sources)
         if isinstance(teacher, Ranker):
             warnings.warn(
                 "BM25 is the only teacher: in NV-Retriever's comparison its negatives trained a student worse (0.5002) "
@@ -332,7 +341,7 @@ class HardNegativeMiner:
         known = self._positives.of(anchors) if self._positives is not None else _no_lists(len(anchors))
         scores = self._scorer.scores(anchors)
         block = open_block(scores, anchors, rows.own, known, self.corpus, rows.columns)
-        return mine_block(block, self.recipe, self._guards, self.corpus)
+        return mine_block(block, self._scorer, self._guards, self._sources)
 
     def _columns(self, mined: list[tuple[Ids, Mined]], num_rows: int) -> dict[str, Any]:
         """Return the columns; arrays carry their type into the dataset, also where all lists are empty."""
@@ -371,6 +380,7 @@ class HardNegativeMiner:
             "recipe": self.recipe.to_json(),
             "corpus": str(self.corpus.path),
             "positives": str(self._positives.path) if self._positives is not None else None,
+            "groups": json.dumps({name: str(groups.path) for name, groups in sorted(self._groups.items())}),
             "store": str(self.store.directory),
             "derived": str(self.store.derived),
         }
@@ -379,6 +389,7 @@ class HardNegativeMiner:
         self.recipe = Recipe.from_json(state["recipe"])
         self.corpus = Corpus(Path(state["corpus"]))
         self._positives = AnchorPositives(Path(state["positives"])) if state["positives"] else None
+        self._groups = {name: PassageGroups(Path(path)) for name, path in json.loads(state["groups"]).items()}
         self.store = EmbeddingStore(state["store"], derived=state["derived"])
         self.timings = {}
         self._guards = tuple(guard_from_dict(guard) for guard in self.recipe.guards)
@@ -423,25 +434,6 @@ class MineNegatives:
 
 
 mine_negatives = MineNegatives()
-
-
-def _collect(
-    dataset: AnyDataset, extra: Iterator[pa.Array], recipe: Recipe, store: EmbeddingStore
-) -> tuple[Corpus, AnchorPositives]:
-    """Read the dataset once: the corpus of all its positives and ``extra``, and the positives of every anchor."""
-    anchors: list[Digests] = []
-    positives: list[pa.Array] = []
-    for pairs in iter_pairs(dataset, recipe.anchor_column_name, recipe.positive_column_name, recipe.on_empty):
-        anchors.append(digest_texts(pairs.anchors.to_pylist())[pairs.rows])
-        positives.append(pairs.positives)
-    corpus = Corpus.build([*positives, *extra], store.derived / "corpora")
-    ids = np.concatenate([corpus.ids(chunk.to_pylist()) for chunk in positives])
-    return corpus, AnchorPositives.build(np.concatenate(anchors), ids, store.derived / "anchors")
-
-
-def _anchor_chunks(dataset: AnyDataset, recipe: Recipe) -> Iterator[pa.Array]:
-    for pairs in iter_pairs(dataset, recipe.anchor_column_name, recipe.positive_column_name, recipe.on_empty):
-        yield pairs.anchors
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

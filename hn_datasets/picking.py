@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hn_datasets.guards import Block, Guard, Rule, merge, same_texts
+from hn_datasets.guards import Block, Guard, Rule, Sieve, Sources, merge, same_texts
 from hn_datasets.methods import RandomNegatives
 from hn_datasets.recipe import Recipe
 from hn_datasets.sampling import choose, draw_uniformly, row_seeds, sort_by_score
 from hn_datasets.search import Found, Search, k_best_below
-from hn_datasets.teachers.base import Floats, Scores
+from hn_datasets.sifting import sift
+from hn_datasets.teachers.base import Floats, Ids, Scorer, Scores
 from hn_datasets.texts import Corpus, Ragged, digest_texts
 
 
@@ -27,8 +28,9 @@ class Mined:
         positive_scores: shape ``[n]``, float32.
         ceilings: shape ``[n]``, float64.
         top_scores: shape ``[n]``, float32: the best passage that is no positive; NaN if there is none.
-        removals: shape ``[n, num_guards]``, int32: how many of the passages that the row would have without guards each
-            guard takes out.
+        removals: shape ``[n, num_guards]``, int32: how many passages each guard takes out. Of a rule for the search,
+            those among the passages that the row would have without guards; of a sieve, those that it refuses before
+            the row is full.
     """
 
     found: Found
@@ -64,27 +66,82 @@ def open_block(
     return Block(anchors, positives, positive_scores, lowest, scores, columns)
 
 
-def mine_block(block: Block, recipe: Recipe, guards: Sequence[Guard], corpus: Corpus) -> Mined:
-    """Pick the negatives of every row of a block."""
+def mine_block(block: Block, scorer: Scorer, guards: Sequence[Guard], sources: Sources) -> Mined:
+    """Pick the negatives of every row of a block.
+
+    Args:
+        block: the rows.
+        scorer: searched again for rows that guards leave short.
+        guards: those of the recipe.
+        sources: the recipe, the corpus, and what guards look up.
+    """
+    recipe, corpus = sources.recipe, sources.corpus
     ceilings = recipe.method.ceiling(block.lowest)
     same = same_texts(block, corpus)
-    rules = [guard.rule(block, corpus) for guard in guards]
+    rules = [guard.rule(block, sources) for guard in guards]
+    sieves = [guard.sieve(block, sources) for guard in guards]
     seeds = row_seeds(recipe.seed or 0, digest_texts(block.anchors)) if recipe.draws else np.empty(0, np.uint64)
     wanted = recipe.method.skip + recipe.pool_size
     best = Search(np.full(len(ceilings), np.inf), 1, same)
-    plain, guarded = Search(ceilings, wanted, same), _guarded(Search(ceilings, wanted, same), rules)
+    plain = Search(ceilings, wanted, same)
+    guarded = _guarded(Search(ceilings, _num_candidates(recipe, sieves, corpus), same), rules)
+    sifted: dict[int, npt.NDArray[np.int32]] = {}
     if isinstance(recipe.method, RandomNegatives):
         (top,) = k_best_below(block.scores, [best])
         found, free = (_draw(block.scores, seeds, recipe, search) for search in (guarded, plain))
     else:
-        searches = [guarded, best, *([plain] if rules else [])]
+        searches = [guarded, best, *([plain] if None in sieves else [])]
         found, top, *rest = k_best_below(block.scores, searches)
-        free = rest[0] if rules else found
+        free = rest[0] if rest else found
+        found, sifted = _sift(block, scorer, guarded, found, sieves, recipe)
         found = choose(found, recipe, seeds, corpus.digests.view(np.uint64).reshape(-1, 2)[:, 0])
-    removals = [rule.refuses(block.scores, free.ids).sum(axis=1) for rule in rules]
+    removals = [
+        sifted[number] if number in sifted else rule.refuses(block.scores, free.ids).sum(axis=1)
+        for number, rule in enumerate(rules)
+    ]
     top_scores = np.where(np.isneginf(top.scores[:, 0]), np.nan, top.scores[:, 0]).astype(np.float32)
     counts = np.array(removals, np.int32).reshape(len(rules), len(ceilings)).T
     return Mined(found, block.positive_scores, ceilings, top_scores, counts)
+
+
+def _num_candidates(recipe: Recipe, sieves: Sequence[Sieve | None], corpus: Corpus) -> int:
+    """Return how many passages of each row the search has to find."""
+    at_once = max([recipe.pool_size, *(sieve.num_candidates for sieve in sieves if sieve is not None)])
+    return recipe.method.skip + (min(at_once, max(len(corpus), recipe.pool_size)))
+
+
+def _sift(
+    block: Block, scorer: Scorer, search: Search, found: Found, sieves: Sequence[Sieve | None], recipe: Recipe
+) -> tuple[Found, dict[int, npt.NDArray[np.int32]]]:
+    """Return the ``skip + pool_size`` best passages of every row that no sieve refuses.
+
+    Args:
+        block: the rows.
+        scorer: of the teacher.
+        search: what was asked.
+        found: its answer; the ``skip`` best stay where they are, and are no negatives.
+        sieves: of each guard, None where it has none.
+        recipe: says how many passages make a row full.
+
+    Returns:
+        The passages, and by number of the guard how many it refused in each row.
+    """
+    active = {number: sieve for number, sieve in enumerate(sieves) if sieve is not None}
+    if not active:
+        return found, {}
+    skip = recipe.method.skip
+
+    def behind(whole: Found) -> Found:
+        return Found(whole.ids[:, skip:], whole.scores[:, skip:])
+
+    def search_again(rows: Ids, width: int) -> Found:
+        scores = scorer.scores([block.anchors[row] for row in rows.tolist()])
+        return behind(k_best_below(scores, [search.take(rows, skip + width)])[0])
+
+    kept, removals = sift(search_again, behind(found), list(active.values()), recipe.pool_size)
+    ids = np.concatenate([found.ids[:, :skip], kept.ids], axis=1)
+    scores = np.concatenate([found.scores[:, :skip], kept.scores], axis=1)
+    return Found(ids, scores), {number: removals[:, place] for place, number in enumerate(active)}
 
 
 def _guarded(search: Search, rules: Sequence[Rule]) -> Search:

@@ -278,7 +278,9 @@ class EmbeddingStore:
         for info in chosen:
             shutil.rmtree(info.directory)
             self._spaces.pop(info.address, None)
-        for derived in ("matrices", "corpora", "anchors", "bm25") if chosen or unused_days == 0 else ():
+        for derived in (
+            ("matrices", "corpora", "anchors", "groups", "held-out", "bm25") if chosen or unused_days == 0 else ()
+        ):
             shutil.rmtree(self.derived / derived, ignore_errors=True)
         return before - self.num_bytes
 

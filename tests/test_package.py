@@ -21,8 +21,11 @@ PACKAGE = ROOT / "hn_datasets"
 ORDER = [
     "errors", "methods", "threads", "files", "texts", "columns", "recipe",
     "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.token_batches", "teachers.dense",
+    "teachers.cross_encoder",
     "teachers.bm25_index", "teachers.bm25", "teachers.ensemble", "teachers.loading", "teachers",
-    "store", "products", "quantized", "scoring", "search", "sampling", "guards", "picking", "miner", "planning",
+    "store", "products", "quantized", "scoring", "search", "sampling", "collecting",
+    "guards.base", "guards.similar", "guards.groups", "guards.held_out", "guards.near_duplicate",
+    "guards.cross_encoder", "guards.loading", "guards", "sifting", "picking", "miner", "planning",
     "batches", "filling", "layouts", "normalizing", "formats", "statistics", "measurement", "markdown", "readme",
     "record", "shards", "sources", "display",
     "inspection.roles", "inspection.blocks", "inspection.inventory", "inspection.checks", "inspection.changes",
