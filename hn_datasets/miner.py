@@ -95,14 +95,16 @@ class HardNegativeMiner:
         timings: seconds of each stage of the building.
     """
 
-    def __init__(self, recipe: Recipe, collected: Collected, store: EmbeddingStore) -> None:
+    def __init__(
+        self, recipe: Recipe, collected: Collected, store: EmbeddingStore, guards: Sequence[Guard] = ()
+    ) -> None:
         self.recipe = replace(recipe, algorithm_version=ALGORITHM_VERSION)
         self.corpus = corpus = collected.corpus
         self.store = store
         self.timings: dict[str, float] = {}
         self._positives = collected.positives
         self._groups = collected.groups
-        self._guards = tuple(guard_from_dict(guard) for guard in recipe.guards)
+        self._guards = tuple(guards)
         wanted = recipe.method.skip + recipe.pool_size
         if len(corpus) <= wanted:
             warnings.warn(
@@ -191,7 +193,7 @@ class HardNegativeMiner:
         columns = [name for guard in guards for name in guard.columns]
         start = time.perf_counter()
         collected = collect_dataset(dataset, corpus, corpus_column_name, draft, columns, store)
-        miner = cls(replace(draft, teacher=ready.spec()), collected, store)
+        miner = cls(replace(draft, teacher=ready.spec()), collected, store, guards)
         miner.timings["collect"] = time.perf_counter() - start
         miner._prepare(ready, iter_anchors(dataset, draft))
         return miner
@@ -243,7 +245,7 @@ class HardNegativeMiner:
         columns = [name for guard in guards for name in guard.columns]
         start = time.perf_counter()
         collected = collect_corpus(corpus, corpus_column_name, draft, columns, store)
-        miner = cls(replace(draft, teacher=ready.spec()), collected, store)
+        miner = cls(replace(draft, teacher=ready.spec()), collected, store, guards)
         miner.timings["collect"] = time.perf_counter() - start
         miner._prepare(ready, iter(()))
         return miner

@@ -37,8 +37,8 @@ ORDER = [
     "release.repository", "release.ownership", "release.history", "release.folders",
     "release.uploading", "release.publishing", "release",
     "ray_engine", "demo",
-    "commands.errors", "commands.sections", "commands.demo", "commands.mine", "commands.cache", "commands.publish",
-    "commands.audit", "commands.compare", "commands.reproduce", "commands", "cli",
+    "commands.errors", "commands.sections", "commands.guards", "commands.demo", "commands.mine",
+    "commands.cache", "commands.publish", "commands.audit", "commands.compare", "commands.reproduce", "commands", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH = ["methods", "statistics", "formats", "readme"]
 TOP_LEVEL = {

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hn_datasets.commands.errors import one_line_errors, options_in_errors
+from hn_datasets.commands.guards import GUARD_FORMS, read_guards
 from hn_datasets.commands.sections import SectionedCommand, section_option
 from hn_datasets.errors import ArgumentError, HNDatasetsError
 from hn_datasets.methods import METHODS, Method, method_from_dict, method_from_name
@@ -73,6 +74,7 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 @method_option("--pool", type=int, help="How many of the best to draw from.")
 @method_option("--temperature", type=float, help="Temperature of the softmax.")
 @method_option("--seed", type=int, help="Seed of everything that is drawn.")
+@method_option("--guard", "guards", multiple=True, help=f"Keep likely right answers out; repeatable: {GUARD_FORMS}.")
 @output_option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
 @output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
 @output_option("--plan", is_flag=True, help="Only estimate what it will take: minutes, disk and memory per stage.")
@@ -95,6 +97,7 @@ def mine_command(
     Examples:
       hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --method topk-percpos --margin 0.95 --output mined
       hn-datasets mine me/qa --teacher bm25 --tokenizer kiwi --num-negatives 4 --output mined
+      hn-datasets mine me/qa --teacher BAAI/bge-m3 --method topk --guard similar-to-positive --output mined
       hn-datasets mine pairs.parquet --config mined/recipe.json --margin 0.9 --output mined-90
     """
     from hn_datasets.sources import check_output, write_mined
@@ -114,7 +117,7 @@ def mine_command(
     if as_json:
         click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
     else:
-        click.echo(record.statistics.to_table())
+        click.echo(record.statistics.to_table(record.recipe.guard_names))
         _show_row(mined, record)
     click.echo("Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.timings.items()), err=True)
     click.echo(f"Written: {_loading_code(output, record)}", err=True)
@@ -166,6 +169,7 @@ def _mine(
     from hn_datasets.sources import describe_source, find_commit, load_source
 
     choices = _choices(recipe, options)
+    choices["guards"] = read_guards(options.pop("guards"), recipe)
     loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
     corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
     loading["revision"] = find_commit(source, loading["revision"])

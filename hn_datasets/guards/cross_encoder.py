@@ -74,7 +74,7 @@ class CrossEncoderGuard(Guard):
         self._set(pool, scorer)
 
     def _set(self, pool: int, scorer: PairScorer) -> None:
-        for name, value in {**scorer.spec(), "pool": pool, "_scorer": scorer}.items():
+        for name, value in {**scorer.spec(), "pool": pool, "scorer": scorer}.items():
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -98,7 +98,7 @@ class CrossEncoderGuard(Guard):
 
     @property
     def _scorer(self) -> PairScorer:
-        scorer: PairScorer = self.__dict__["_scorer"]
+        scorer: PairScorer = self.__dict__["scorer"]
         return scorer
 
     def sieve(self, block: Block, sources: Sources) -> Sieve:

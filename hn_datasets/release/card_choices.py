@@ -60,9 +60,11 @@ def list_choices(record: MiningRecord, metadata: CardMetadata) -> Iterator[tuple
         "the anchor, its positives in any row, and what differs from these only in case, white space or Unicode form "
         "(NFKC)",
     )
-    for guard in recipe.guards:
+    counts = record.statistics.guard_removals
+    for number, guard in enumerate(recipe.guards):
         if guard.get("name") != "duplicates":
-            yield "Guard", code_json(guard)
+            removed = f", took out {counts[number]:,} passages" if len(counts) == len(recipe.guards) else ""
+            yield "Guard", code_json({**guard, **name_folder(guard, "model")}) + removed
     yield "Corpus", f"{record.corpus['passages']:,} distinct passages, digest {code(record.corpus['digest'])}"
     yield "Pairs", _source(record, metadata)
     if recipe.on_empty == "skip":
@@ -167,7 +169,8 @@ def hide_paths(recipe: Recipe) -> Recipe:
     teacher = {**recipe.teacher, **name_folder(recipe.teacher, "model")}
     if isinstance(teacher.get("tokenizer"), dict):
         teacher["tokenizer"] = {**teacher["tokenizer"], **name_folder(teacher["tokenizer"], "path")}
-    return replace(recipe, teacher=teacher)
+    guards = tuple({**guard, **name_folder(guard, "model")} for guard in recipe.guards)
+    return replace(recipe, teacher=teacher, guards=guards)
 
 
 def is_local(spec: Mapping[str, Any]) -> bool:

@@ -65,7 +65,7 @@ class PairScorer:
         else:
             loaded, name = _load(str(model), revision, device), str(model)
         _check_labels(loaded, name)
-        length = max_length or loaded.max_length
+        length = max_length or loaded.max_seq_length
         self.batch_size = batch_size or BATCH_SIZE
         self._spec: dict[str, Any] = {
             "model": name,
@@ -130,12 +130,12 @@ class PairScorer:
                     1
                 )  # the threads of the parent did not come along, and waiting for them never ends
         pairs = [_split_pair(text) for text in texts]
-        before = model.max_length
-        model.max_length = self._spec["max_length"] or before
+        before = model.max_seq_length
+        model.max_seq_length = self._spec["max_length"] or before
         try:
             scores = model.predict(pairs, batch_size=self.batch_size, show_progress_bar=False)
         finally:
-            model.max_length = before
+            model.max_seq_length = before
         array = np.asarray(scores, dtype=np.float32).reshape(len(pairs), 1)
         bad = np.flatnonzero(~np.isfinite(array[:, 0]))
         if len(bad):
