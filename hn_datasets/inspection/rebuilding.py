@@ -201,8 +201,8 @@ def _passages(origin: Origin, recipe: Recipe) -> Dataset:
         values = {name: pairs.columns[name].take(pa.array(pairs.rows)) for name in names}
         tables.append(_with_groups(pairs.positives, values))
     if names and origin.further is not None:
-        for block in iter_corpus(origin.further, origin.further_column, recipe.on_empty, names):
-            tables.append(_with_groups(block.texts, block.columns))
+        blocks = iter_corpus(origin.further, origin.further_column, recipe.on_empty, names)
+        tables.extend(_with_groups(block.texts, block.columns) for block in blocks)
     table = pa.concat_tables(tables, promote_options="default")
     return Dataset(table, fingerprint=origin.corpus.digest)  # without one, datasets hashes a copy of the table
 
