@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from datasets import Dataset, Features, List, Value
 from sentence_transformers import SentenceTransformer
 
 from hn_datasets.collecting import Collected, collect_corpus, collect_dataset, iter_anchors
-from hn_datasets.columns import AnyDataset, CorpusLike, empty_message, read_pairs, resolve_columns
-from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning, TextError, WeakTeacherWarning
+from hn_datasets.columns import AnyDataset, CorpusLike, resolve_columns
+from hn_datasets.errors import ArgumentError, ShortRowsWarning, WeakTeacherWarning
 from hn_datasets.guards import Guard, Sources, describe_guards, guard_from_dict
 from hn_datasets.methods import Method, TopKPercPos
 from hn_datasets.picking import Mined, mine_block, open_block
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
+from hn_datasets.rows import Rows, read_rows
 from hn_datasets.scoring import open_scorer
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.base import Encoder, Ids, Ranker, Scorer, Teacher
@@ -50,35 +51,9 @@ MINED_FEATURES = Features(
 """The columns that mining adds."""
 
 GUARD_FEATURES = Features({"guard_removals": List(Value("int32"))})
-"""Added with guards: for each, how many of the passages that the row would have without guards it takes out."""
+"""Added with guards: for each, how many passages it takes out; see ``picking.Mined``."""
 
 TeacherLike = str | Path | SentenceTransformer | Teacher
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of a batch that have an anchor and a positive.
-
-    Attributes:
-        anchors: n texts.
-        own: the positives of each row.
-        columns: the values of further columns that guards asked for.
-        kept: shape ``[n]``, int64, their numbers within the batch.
-        num_rows: of the batch.
-    """
-
-    anchors: list[str]
-    own: list[list[str]]
-    columns: dict[str, list[Any]]
-    kept: Ids
-    num_rows: int
-
-    def blocks(self, size: int) -> Iterator[_Rows]:
-        """Yield runs of at most ``size`` rows."""
-        for start in range(0, len(self.anchors), size):
-            part = slice(start, start + size)
-            columns = {name: values[part] for name, values in self.columns.items()}
-            yield _Rows(self.anchors[part], self.own[part], columns, self.kept[part], self.num_rows)
 
 
 class HardNegativeMiner:
@@ -264,13 +239,15 @@ class HardNegativeMiner:
             ``negatives`` (texts, best first), ``negative_ids`` (int64, rows of the corpus), ``negative_scores``
             (float32, falling), ``positive_score`` (float32, the lowest of the row's positives), ``ceiling`` (float64,
             every negative is strictly below; inf if there is none) and ``top_score`` (float32, the best passage that is
-            no positive, ceiling or not). A skipped row has no negatives and NaN.
+            no positive, ceiling or not). With guards also ``guard_removals`` (int32): for each, how many passages it
+            took out. A skipped row has no negatives and NaN.
 
         Raises:
             ColumnError: a column is missing or holds no text.
             TextError: a text is None, empty or white space, and ``on_empty`` is "error".
         """
-        rows = self._read(batch)
+        further = [name for guard in self._guards for name in guard.columns]
+        rows = read_rows(batch, self.recipe, further)
         blocks = rows.blocks(self._block_rows)
         return self._columns([(block.kept, self._mine(block)) for block in blocks], rows.num_rows)
 
@@ -313,31 +290,7 @@ class HardNegativeMiner:
         _ = self._scorer
         self.timings["index"] = time.perf_counter() - start
 
-    def _read(self, batch: Mapping[str, Sequence[Any]]) -> _Rows:
-        """Return the rows that have an anchor and a positive."""
-        names = (self.recipe.anchor_column_name, self.recipe.positive_column_name)
-        further = [name for guard in self._guards for name in guard.columns]
-        for name in (*names, *further):
-            if name not in batch:
-                raise ColumnError(f"Expected a column {name!r}, the batch has {', '.join(batch) or 'none'}.")
-        try:
-            anchors, positives = (pa.chunked_array([pa.array(list(batch[name]))]) for name in names)
-            pairs, empty = read_pairs(_as_text(anchors), _as_text(positives))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise ColumnError(
-                f"Expected strings in column {names[0]!r} and strings or lists of strings in {names[1]!r}, got others "
-                f"({error})."
-            ) from error
-        if len(empty) and self.recipe.on_empty == "error":
-            raise TextError(empty_message(f"columns {names[0]!r} and {names[1]!r} of every row", empty.tolist()))
-        own: list[list[str]] = [[] for _ in range(len(pairs.anchors))]
-        for row, text in zip(pairs.rows.tolist(), pairs.positives.to_pylist(), strict=True):
-            own[row].append(text)
-        kept = np.setdiff1d(np.arange(len(anchors)), empty)
-        columns = {name: [batch[name][row] for row in kept.tolist()] for name in further}
-        return _Rows(pairs.anchors.to_pylist(), own, columns, kept, len(anchors))
-
-    def _mine(self, rows: _Rows) -> Mined:
+    def _mine(self, rows: Rows) -> Mined:
         """Mine one block of rows."""
         anchors = rows.anchors
         known = self._positives.of(anchors) if self._positives is not None else _no_lists(len(anchors))
@@ -436,15 +389,6 @@ class MineNegatives:
 
 
 mine_negatives = MineNegatives()
-
-
-def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Give a column of nothing but None, or of empty lists, its type."""
-    if pa.types.is_null(column.type):
-        return column.cast(pa.large_string())
-    if pa.types.is_list(column.type) and pa.types.is_null(column.type.value_type):
-        return column.cast(pa.list_(pa.large_string()))
-    return column
 
 
 def _lists(values: npt.NDArray[Any], ids: Ids) -> Any:

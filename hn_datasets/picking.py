@@ -85,7 +85,7 @@ def mine_block(block: Block, scorer: Scorer, guards: Sequence[Guard], sources: S
     best = Search(np.full(len(ceilings), np.inf), 1, same)
     plain = Search(ceilings, wanted, same)
     guarded = _guarded(Search(ceilings, _num_candidates(recipe, sieves, corpus), same), rules)
-    sifted: dict[int, npt.NDArray[np.int32]] = {}
+    removals = np.zeros((len(ceilings), len(guards)), dtype=np.int32)
     if isinstance(recipe.method, RandomNegatives):
         (top,) = k_best_below(block.scores, [best])
         found, free = (_draw(block.scores, seeds, recipe, search) for search in (guarded, plain))
@@ -93,26 +93,30 @@ def mine_block(block: Block, scorer: Scorer, guards: Sequence[Guard], sources: S
         searches = [guarded, best, *([plain] if None in sieves else [])]
         found, top, *rest = k_best_below(block.scores, searches)
         free = rest[0] if rest else found
-        found, sifted = _sift(block, scorer, guarded, found, sieves, recipe)
+        found = _sift(block, scorer, guarded, found, sieves, recipe, removals)
         found = choose(found, recipe, seeds, corpus.digests.view(np.uint64).reshape(-1, 2)[:, 0])
-    removals = [
-        sifted[number] if number in sifted else rule.refuses(block.scores, free.ids).sum(axis=1)
-        for number, rule in enumerate(rules)
-    ]
+    for number, (rule, sieve) in enumerate(zip(rules, sieves, strict=True)):
+        if sieve is None:
+            removals[:, number] = rule.refuses(block.scores, free.ids).sum(axis=1)
     top_scores = np.where(np.isneginf(top.scores[:, 0]), np.nan, top.scores[:, 0]).astype(np.float32)
-    counts = np.array(removals, np.int32).reshape(len(rules), len(ceilings)).T
-    return Mined(found, block.positive_scores, ceilings, top_scores, counts)
+    return Mined(found, block.positive_scores, ceilings, top_scores, removals)
 
 
 def _num_candidates(recipe: Recipe, sieves: Sequence[Sieve | None], corpus: Corpus) -> int:
     """Return how many passages of each row the search has to find."""
-    at_once = max([recipe.pool_size, *(sieve.num_candidates for sieve in sieves if sieve is not None)])
-    return recipe.method.skip + (min(at_once, max(len(corpus), recipe.pool_size)))
+    at_once = max([1, *(sieve.num_candidates for sieve in sieves if sieve is not None)])
+    return recipe.method.skip + max(min(at_once, len(corpus)), recipe.pool_size)
 
 
 def _sift(
-    block: Block, scorer: Scorer, search: Search, found: Found, sieves: Sequence[Sieve | None], recipe: Recipe
-) -> tuple[Found, dict[int, npt.NDArray[np.int32]]]:
+    block: Block,
+    scorer: Scorer,
+    search: Search,
+    found: Found,
+    sieves: Sequence[Sieve | None],
+    recipe: Recipe,
+    removals: npt.NDArray[np.int32],
+) -> Found:
     """Return the ``skip + pool_size`` best passages of every row that no sieve refuses.
 
     Args:
@@ -122,13 +126,11 @@ def _sift(
         found: its answer; the ``skip`` best stay where they are, and are no negatives.
         sieves: of each guard, None where it has none.
         recipe: says how many passages make a row full.
-
-    Returns:
-        The passages, and by number of the guard how many it refused in each row.
+        removals: shape ``[n, num_guards]``, where to put how many each guard with a sieve refused.
     """
-    active = {number: sieve for number, sieve in enumerate(sieves) if sieve is not None}
+    active = [number for number, sieve in enumerate(sieves) if sieve is not None]
     if not active:
-        return found, {}
+        return found
     skip = recipe.method.skip
 
     def behind(whole: Found) -> Found:
@@ -138,10 +140,10 @@ def _sift(
         scores = scorer.scores([block.anchors[row] for row in rows.tolist()])
         return behind(k_best_below(scores, [search.take(rows, skip + width)])[0])
 
-    kept, removals = sift(search_again, behind(found), list(active.values()), recipe.pool_size)
+    chosen = [sieve for sieve in sieves if sieve is not None]
+    kept, removals[:, active] = sift(search_again, behind(found), chosen, recipe.pool_size)
     ids = np.concatenate([found.ids[:, :skip], kept.ids], axis=1)
-    scores = np.concatenate([found.scores[:, :skip], kept.scores], axis=1)
-    return Found(ids, scores), {number: removals[:, place] for place, number in enumerate(active)}
+    return Found(ids, np.concatenate([found.scores[:, :skip], kept.scores], axis=1))
 
 
 def _guarded(search: Search, rules: Sequence[Rule]) -> Search:

@@ -25,7 +25,7 @@ ORDER = [
     "teachers.bm25_index", "teachers.bm25", "teachers.ensemble", "teachers.loading", "teachers",
     "store", "products", "quantized", "scoring", "search", "sampling", "collecting",
     "guards.base", "guards.similar", "guards.groups", "guards.held_out", "guards.near_duplicate",
-    "guards.cross_encoder", "guards.loading", "guards", "sifting", "picking", "miner", "planning",
+    "guards.cross_encoder", "guards.loading", "guards", "sifting", "picking", "rows", "miner", "planning",
     "batches", "filling", "layouts", "normalizing", "formats", "statistics", "measurement", "markdown", "readme",
     "record", "shards", "sources", "display",
     "inspection.roles", "inspection.blocks", "inspection.inventory", "inspection.checks", "inspection.changes",

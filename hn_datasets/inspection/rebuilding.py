@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -210,6 +211,31 @@ def _passages(origin: Origin, recipe: Recipe) -> Dataset:
 def _with_groups(texts: pa.Array, columns: Mapping[str, pa.Array]) -> pa.Table:
     groups = {name: pa.array(group_names(values.to_pylist()), pa.string()) for name, values in columns.items()}
     return pa.table({"text": texts.cast(pa.large_string()), **groups})
+
+
+def find_groups(origin: Origin, batch: Mapping[str, list[Any]], recipe: Recipe) -> dict[str, list[str | None]]:
+    """Return the columns of groups for rows of a release, which may have lost them.
+
+    Args:
+        origin: what was mined; of several rows with the same anchor and positive, the first tells.
+        batch: anchors and positives of n rows.
+        recipe: names the columns.
+    """
+    names = _group_columns(recipe)
+    if not names:
+        return {}
+    anchors, positives = (batch[name] for name in (recipe.anchor_column_name, recipe.positive_column_name))
+    found: dict[tuple[str, str], tuple[str | None, ...]] = {}
+    rows = _rows_of(origin.pairs, digest_texts(anchors), recipe)
+    for pairs in iter_pairs(rows, recipe.anchor_column_name, recipe.positive_column_name, recipe.on_empty, names):
+        groups = list(zip(*(group_names(pairs.columns[name].to_pylist()) for name in names), strict=True))
+        texts = pairs.anchors.to_pylist()
+        for row, positive in zip(pairs.rows.tolist(), pairs.positives.to_pylist(), strict=True):
+            found.setdefault((texts[row], positive), groups[row])
+    firsts = [own if isinstance(own, str) else own[0] for own in positives]
+    none = (None,) * len(names)
+    chosen = [found.get(pair, none) for pair in zip(anchors, firsts, strict=True)]
+    return {name: [groups[place] for groups in chosen] for place, name in enumerate(names)}
 
 
 def _candidates(
