@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
     HFValidationError,
@@ -54,6 +55,7 @@ class Recipe:
         temperature: of the softmax, above 0; 1 if None.
         seed: of everything that is drawn; 0 if None.
         guards: the JSON forms of the guards.
+        relabel_candidates: whether suspected positives, which a ceiling or guard keeps out, get a column of their own.
         anchor_column_name: the column of the anchors.
         positive_column_name: the column of the positives.
         on_empty: what happens with None, empty or white-space texts: ``"error"``, or ``"skip"`` the row.
@@ -73,6 +75,7 @@ class Recipe:
     temperature: float | None = None
     seed: int | None = None
     guards: tuple[dict[str, Any], ...] = ()
+    relabel_candidates: bool = False
     anchor_column_name: str = "anchor"
     positive_column_name: str = "positive"
     on_empty: OnEmpty = "error"
@@ -94,6 +97,7 @@ class Recipe:
             ),
             "temperature": (self.temperature is None or _is_number(self.temperature), "a number"),
             "seed": (self.seed is None or _is_whole(self.seed), "a whole number"),
+            "relabel_candidates": (isinstance(self.relabel_candidates, bool), "true or false"),
             "anchor_column_name": (isinstance(self.anchor_column_name, str), "a string"),
             "positive_column_name": (isinstance(self.positive_column_name, str), "a string"),
             "algorithm_version": (_is_whole(self.algorithm_version), "a whole number"),
@@ -139,6 +143,11 @@ class Recipe:
             raise ArgumentError(f"temperature has no effect with sampling={self.sampling!r}; leave it out.")
         if is_ensemble(self.teacher):
             check_combination(self.teacher, self.method, self.sampling, self.method.skip + self.num_negatives)
+        if self.relabel_candidates and not self.guards and np.isposinf(self.method.ceiling(np.zeros(1, np.float32))):
+            raise ArgumentError(
+                f"relabel_candidates has no effect with {type(self.method).__name__} and no guard, which keep nothing "
+                "out; leave it out."
+            )
         if self.seed is not None and not self.draws:
             raise ArgumentError("seed has no effect where nothing is drawn (sampling='top'); leave it out.")
 
@@ -146,6 +155,11 @@ class Recipe:
     def draws(self) -> bool:
         """Whether chance, and so the seed, has a part in it."""
         return self.sampling != "top" or isinstance(self.method, RandomNegatives) or draws_teacher(self.teacher)
+
+    @property
+    def guard_names(self) -> list[str]:
+        """What tables call the guards: the name, and the column where it has one."""
+        return [" ".join(str(guard[key]) for key in ("name", "column") if key in guard) for guard in self.guards]
 
     @property
     def pool_size(self) -> int:

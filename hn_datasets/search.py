@@ -28,6 +28,9 @@ WAITING = 64
 WAITING_FOR_NEARNESS = 8
 """The same where a candidate can still be refused: then only exact answers raise the bound."""
 
+BEST_FIRST = 64
+"""The same on an accelerator: so many of a tile's best per anchor are settled before the bound is used."""
+
 _CHUNK = 64
 """Scores looked at together."""
 
@@ -49,6 +52,10 @@ class Nearness:
     ceilings: npt.NDArray[np.float64]
     positives: Ragged
     vectors: Floats
+
+    def take(self, rows: Ids) -> Nearness:
+        """Return the ceiling of some anchors (shape ``[n]``)."""
+        return Nearness(self.ceilings[rows], self.positives.take(rows), self.vectors)
 
     def refuses(self, passages: Floats, rows: Ids, ids: Ids) -> npt.NDArray[np.bool_]:
         """Return for each (anchor row, passage id) pair whether it is not below the ceiling, shape ``[n]``."""
@@ -76,6 +83,11 @@ class Search:
     excluded: Ragged
     blocked: npt.NDArray[np.bool_] | None = None
     nearness: Nearness | None = None
+
+    def take(self, rows: Ids, k: int) -> Search:
+        """Return the question to some anchors (shape ``[n]``), with another ``k``."""
+        nearness = self.nearness.take(rows) if self.nearness is not None else None
+        return Search(self.ceilings[rows], k, self.excluded.take(rows), self.blocked, nearness)
 
 
 @dataclass(frozen=True)
@@ -178,27 +190,57 @@ def _pick_on_accelerator(scores: Scores, picks: list[_Pick]) -> None:
     """Take all rows through all tiles, which stay where they are; only candidates come from there."""
     for start, tile in scores.tiles(0, len(scores.units)):
         for pick in picks:
-            rows, columns, values = _candidates(torch.as_tensor(tile), start, scores.slack, pick)
-            _offer_pairs(scores.exact, pick, rows, columns + start, values)
+            allowed = _allowed(torch.as_tensor(tile), start, scores.slack, pick)
+            if len(pick.near_ceilings):
+                # Nothing is sure to qualify, so the best ones go first: their exact answers are the bound.
+                best = allowed.topk(min(BEST_FIRST, allowed.shape[1]), dim=1).indices
+                _offer_above(allowed, best, start, scores, pick)
+                allowed.scatter_(1, best, -torch.inf)
+            low = _raised_bound(allowed, scores.slack, pick)
+            rows, columns = torch.nonzero(allowed >= _column(low, allowed), as_tuple=True)
+            _offer_all(allowed, rows, columns, start, scores, pick)
 
 
-def _candidates(tile: torch.Tensor, start: int, slack: npt.NDArray[np.float64], pick: _Pick) -> tuple[Ids, Ids, Floats]:
-    """Return rows, columns and values of a tile's candidates, by row and column; the tile itself raises the bound."""
-    k = pick.best_scores.shape[1]
+def _allowed(tile: torch.Tensor, start: int, slack: npt.NDArray[np.float64], pick: _Pick) -> torch.Tensor:
+    """Return a tile with -inf where a passage cannot belong to the answer."""
     here = (pick.out_ids >= start) & (pick.out_ids < start + tile.shape[1])
     rows = np.repeat(np.arange(len(slack)), np.diff(pick.out_offsets))[here]
     columns = torch.from_numpy(pick.out_ids[here] - start).to(tile.device)
-    allowed = tile <= _column(pick.ceilings + slack, tile)
-    allowed[torch.from_numpy(rows).to(tile.device), columns] = False
+    allowed = tile.masked_fill(tile > _column(pick.ceilings + slack, tile), -torch.inf)
+    allowed[torch.from_numpy(rows).to(tile.device), columns] = -torch.inf
     if len(pick.blocked):
-        allowed &= torch.from_numpy(~pick.blocked[start : start + tile.shape[1]]).to(tile.device)
-    low = pick.best_scores[:, -1] - slack
-    if k <= tile.shape[1] and not len(pick.near_ceilings):
-        sure = allowed & (tile < _column(pick.ceilings - slack, tile))
-        best = tile.masked_fill(~sure, -torch.inf).topk(k, dim=1).values[:, -1]
-        low = np.maximum(low, best.cpu().numpy() - 2 * slack)
-    owners, places = torch.nonzero(allowed & (tile >= _column(low, tile)), as_tuple=True)
-    return owners.cpu().numpy(), places.cpu().numpy(), tile[owners, places].cpu().numpy()
+        blocked = torch.from_numpy(pick.blocked[start : start + tile.shape[1]]).to(tile.device)
+        allowed = allowed.masked_fill(blocked, -torch.inf)
+    return allowed
+
+
+def _raised_bound(allowed: torch.Tensor, slack: npt.NDArray[np.float64], pick: _Pick) -> npt.NDArray[np.float64]:
+    """Return the lowest value of a candidate, which the tile itself raises where all that it allows will qualify."""
+    k = pick.best_scores.shape[1]
+    low = np.maximum(pick.best_scores[:, -1] - slack, np.finfo(np.float32).min)
+    if k > allowed.shape[1] or len(pick.near_ceilings):
+        return low
+    sure = allowed.masked_fill(allowed >= _column(pick.ceilings - slack, allowed), -torch.inf)
+    return np.maximum(low, sure.topk(k, dim=1).values[:, -1].cpu().numpy() - 2 * slack)
+
+
+def _offer_above(allowed: torch.Tensor, columns: torch.Tensor, start: int, scores: Scores, pick: _Pick) -> None:
+    """Offer some columns of every row (``[n, m]``), where their values can still belong to the answer."""
+    low = _column(_raised_bound(allowed, scores.slack, pick), allowed)
+    rows, places = torch.nonzero(allowed.gather(1, columns) >= low, as_tuple=True)
+    _offer_all(allowed, rows, columns[rows, places], start, scores, pick)
+
+
+def _offer_all(
+    allowed: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, start: int, scores: Scores, pick: _Pick
+) -> None:
+    values = allowed[rows, columns].cpu().numpy()
+    owners, passages = rows.cpu().numpy(), columns.cpu().numpy() + start
+    bounds = np.searchsorted(owners, np.arange(len(scores.units) + 1))
+    over_rows(
+        lambda begin, end: _offer_pairs(scores.exact, pick, owners, passages, values, bounds[begin], bounds[end]),
+        len(scores.units),
+    )
 
 
 def _column(bounds: npt.NDArray[np.float64], tile: torch.Tensor) -> torch.Tensor:
@@ -243,10 +285,10 @@ def _finish(exact: Exact, units: Any, slack: Any, pick: _Pick, begin: int, end: 
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _offer_pairs(exact: Exact, pick: _Pick, rows: Any, passages: Any, values: Any) -> None:
-    """Let candidates into the answer by their exact scores; rows have to rise, and passages within a row."""
+def _offer_pairs(exact: Exact, pick: _Pick, rows: Any, passages: Any, values: Any, begin: int, end: int) -> None:
+    """Let candidates ``begin`` to ``end`` into the answer by their exact scores."""
     lanes = np.empty(LANES)
-    for number in range(len(rows)):
+    for number in range(begin, end):
         _offer(exact, pick, rows[number], passages[number], values[number], lanes)
 
 
@@ -293,18 +335,23 @@ def _settle(exact: Exact, pick: _Pick, row: int, low: Any, lanes: Any) -> None:
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _offer(exact: Exact, pick: _Pick, row: int, passage: int, value: Any, lanes: Any) -> None:
-    """Let a passage into the answer if it qualifies; later ones have higher ids and go behind equal scores."""
+    """Let a passage into the answer if it qualifies and is better than the last one there."""
     score = dot(exact.anchors[row], exact.passages[passage], lanes) if len(exact.passages) else value
-    best = pick.best_scores[row]
-    if score >= pick.ceilings[row] or score <= best[-1]:
+    scores, ids = pick.best_scores[row], pick.best_ids[row]
+    place = len(ids) - 1
+    if score >= pick.ceilings[row] or not _is_better(score, passage, scores[place], ids[place]):
         return
     if len(pick.near_ceilings) and not _is_far(exact, pick, row, passage, lanes):
         return
-    place = _insert(best, score)
-    ids = pick.best_ids[row]
-    for behind in range(len(ids) - 1, place, -1):
-        ids[behind] = ids[behind - 1]
-    ids[place] = passage
+    while place > 0 and _is_better(score, passage, scores[place - 1], ids[place - 1]):
+        scores[place], ids[place] = scores[place - 1], ids[place - 1]
+        place -= 1
+    scores[place], ids[place] = score, passage
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _is_better(score: Any, passage: int, other_score: Any, other: int) -> bool:
+    return bool(score > other_score or (score == other_score and passage < other))
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -317,11 +364,10 @@ def _is_far(exact: Exact, pick: _Pick, row: int, passage: int, lanes: Any) -> bo
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _insert(falling: Any, value: Any) -> int:
-    """Put a value above the last into a falling list, behind equal ones; the last drops out. Return its place."""
+def _insert(falling: Any, value: Any) -> None:
+    """Put a value above the last into a falling list; the last drops out."""
     place = len(falling) - 1
     while place > 0 and falling[place - 1] < value:
         falling[place] = falling[place - 1]
         place -= 1
     falling[place] = value
-    return place

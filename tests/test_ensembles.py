@@ -1,5 +1,8 @@
 """Ensembles against brute force in every mode, and what must not change or break them."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict, List, Value
@@ -20,9 +23,12 @@ from hn_datasets import (
     TopKMarginPos,
     TopKPercPos,
     TopKShifted,
+    audit,
     audit_dataset,
     compute_statistics,
     format_dataset,
+    publish,
+    reproduce,
 )
 from hn_datasets.errors import ArgumentError, TeacherError, VectorError, WeakTeacherWarning
 from hn_datasets.inspection.rebuilding import choose_teacher
@@ -295,6 +301,14 @@ def test_skipped_rows_and_batches_without_negatives_keep_their_types(rows, tmp_p
         assert mined["negative_teachers"][:] == [[], ["precomputed"] * len(mined["negatives"][1])]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_are_empty_where_nothing_is_below_the_ceilings(rows, tmp_path, mode):
+    teacher = EnsembleTeacher([dense(rows, 0)[0], dense(rows, 1)[0]], mode=mode)
+    mined = as_dataset(rows).map(build(rows, teacher, tmp_path, method=TopKAbs(-2.0)), batched=True)
+    assert mined["negative_ids"][:] == mined["negative_teachers"][:] == [[]] * len(rows)
+    assert np.isfinite(mined["top_score"]).all()
+
+
 def test_an_ensemble_comes_back_from_its_spec_and_its_recipe(rows, tmp_path):
     teacher = EnsembleTeacher(
         [DenseTeacher(save_static_model(tmp_path / "one", seed=1)), BM25Teacher("plus"), "bm25"],
@@ -472,3 +486,27 @@ def test_the_card_names_all_members_and_hides_their_folders(rows, tmp_path):
     assert choices["`bm25`: settings"].startswith("variant `okapi`")
     assert "`one`: digest of the weights" in choices
     assert str(tmp_path) not in hide_paths(record.recipe).to_json()
+
+
+def test_a_release_of_an_ensemble_is_audited_described_and_mined_again(rows, tmp_path, monkeypatch):
+    model = save_static_model(tmp_path / "one", seed=1)
+    teacher = EnsembleTeacher([model, "bm25"], mode="cross-sample")
+    miner = build(rows, teacher, tmp_path / "store", [], method=TopK())
+    mined = as_dataset(rows).map(miner, batched=True)
+    folder = tmp_path / "release"
+    metadata = CardMetadata(license="mit", language=("en",))
+    publish(mined, miner=miner, version="1.0.0", metadata=metadata, layouts=("scored", "n-tuple"), to_folder=folder)
+    assert audit(folder).ok
+    card = (folder / "README.md").read_text()
+    assert "found by `one` and BM25" in card
+    assert re.search(r"\| negative 1 by `(one|bm25)` \| ", card)
+    counts = compute_statistics(mined).negatives_per_teacher
+    assert f"Negatives by teacher: `bm25` {counts['bm25']:,}, `one` {counts['one']:,}." in card
+    assert "| `negative_teachers` | list of string | the teacher that each negative comes from |" in card
+    monkeypatch.chdir(tmp_path)  # a release gives the name of the model's folder only
+    again = reproduce(folder, store=tmp_path / "empty")
+    assert (again.rows, again.identical, again.differences) == (60, 60, {})
+    record = json.loads((folder / "mining.json").read_text())
+    record["statistics"]["negatives_per_teacher"]["one"] += 1
+    (folder / "mining.json").write_text(json.dumps(record))
+    assert "statistics-differ" in [one.name for one in audit(folder).findings]

@@ -76,7 +76,7 @@ def near_limit(world, row, percentage):
     pairs, texts, _, passages = world
     mean = np.mean([passages[text].astype(np.float64) for text in texts], axis=0)
     own = np.mean([passages[text].astype(np.float64) @ mean for text in pairs[row]["positive"]])
-    return own + percentage * (float(rank(world, row)[2]) - own)
+    return own + percentage * max(float(rank(world, row)[2]) - own, 0)
 
 
 @pytest.mark.parametrize(("method", "percentage"), [(TopK(), 0.3), (TopKPercPos(0.95), 0.5), (TopK(), 1.0)])
@@ -96,6 +96,22 @@ def test_similar_to_positive(world, mine, method, percentage):
         assert mined[row]["guard_removals"] == [sum(similarity[text] >= limit for text in below[:4])]
         taken += mined[row]["guard_removals"][0]
     assert taken > NUM_ROWS / 8
+
+
+@pytest.mark.parametrize("percentage", [0.1, 1.0])
+def test_positives_that_score_below_the_average_passage_leave_rows_full(world, mine, percentage):
+    pairs, texts, anchors, passages = world
+    away = -np.stack(list(anchors.values()))
+    teacher = PrecomputedTeacher((list(anchors), away), (texts, np.stack(list(passages.values()))))
+    mined = mine(teacher=teacher, method=TopK(), guards=(SimilarToPositive(percentage),))
+    mean = np.mean([passages[text].astype(np.float64) for text in texts], axis=0)
+    for row in range(NUM_ROWS):
+        positives = pairs[row]["positive"]
+        limit = np.mean([passages[own] @ mean for own in positives])
+        assert mined[row]["positive_score"] < limit
+        assert len(mined[row]["negatives"]) == 4
+        for text in mined[row]["negatives"]:
+            assert max(product(passages[text], passages[own]) for own in positives) < limit
 
 
 def test_similar_to_positive_with_a_fixed_limit(world, mine):

@@ -12,6 +12,8 @@ from datasets import Dataset
 from jsonschema import Draft202012Validator
 
 from hn_datasets import BM25Teacher, DenseTeacher, EnsembleTeacher, HardNegativeMiner, PrecomputedTeacher
+from hn_datasets.estimation.rates import Rate
+from hn_datasets.estimation.results import FalseNegativeEstimate
 from hn_datasets.layouts import _SHAPES
 from hn_datasets.methods import METHODS
 from hn_datasets.modes import MODES
@@ -216,6 +218,8 @@ def test_a_wrong_value_is_refused(record, place, value):
         (SCHEMA["$defs"]["statistics"], MiningStatistics),
         (SCHEMA["$defs"]["distribution"], ScoreDistribution),
         (SCHEMA["$defs"]["release"]["properties"]["versions"]["items"], VersionRow),
+        (SCHEMA["$defs"]["false_negatives"], FalseNegativeEstimate),
+        (SCHEMA["$defs"]["false_negatives"]["properties"]["rate"], Rate),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hn_datasets.commands.errors import one_line_errors, options_in_errors
+from hn_datasets.commands.guards import GUARD_FORMS, read_guards
 from hn_datasets.commands.sections import SectionedCommand, section_option
 from hn_datasets.errors import ArgumentError, HNDatasetsError
 from hn_datasets.methods import METHODS, Method, method_from_dict, method_from_name
@@ -77,11 +78,16 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 @method_option("--sampling", type=click.Choice(SAMPLINGS), help="How to pick from the best.  [default: top]")
 @method_option("--pool", type=int, help="How many of the best to draw from.")
 @method_option("--temperature", type=float, help="Temperature of the softmax.")
+@method_option(
+    "--relabel-candidates", is_flag=True, default=None, help="Keep suspected positives in a column of their own."
+)
 @method_option("--seed", type=int, help="Seed of everything that is drawn.")
+@method_option("--guard", "guards", multiple=True, help=f"Keep likely right answers out; repeatable: {GUARD_FORMS}.")
 @method_option("--index", metavar="INDEX", help="exact, auto, or inverted lists such as IVF4096,SQ8.  [default: exact]")
 @output_option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
 @output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
 @output_option("--plan", is_flag=True, help="Only estimate what it will take: minutes, disk and memory per stage.")
+@output_option("--estimate", is_flag=True, help="Estimate false negatives, from anchors with several positives.")
 @output_option("--num-proc", type=click.IntRange(min=1), help="Processes for the search.")
 @output_option("--json", "as_json", is_flag=True, help="Print the statistics as JSON, and nothing else.")
 @one_line_errors
@@ -102,6 +108,7 @@ def mine_command(
       hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --method topk-percpos --margin 0.95 --output mined
       hn-datasets mine me/qa --teacher bm25 --tokenizer kiwi --num-negatives 4 --output mined
       hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --teacher bm25 --ensemble agree --output mined
+      hn-datasets mine me/qa --teacher BAAI/bge-m3 --method topk --guard similar-to-positive --output mined
       hn-datasets mine pairs.parquet --config mined/recipe.json --margin 0.9 --output mined-90
     """
     from hn_datasets.commands.teachers import choose_teacher
@@ -122,7 +129,9 @@ def mine_command(
     if as_json:
         click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
     else:
-        click.echo(record.statistics.to_table())
+        click.echo(record.statistics.to_table(record.recipe.guard_names))
+        if record.estimate is not None:
+            click.echo(record.estimate.describe())
         _show_row(mined, record)
     click.echo("Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.timings.items()), err=True)
     click.echo(f"Written: {_loading_code(output, record)}", err=True)
@@ -169,22 +178,27 @@ def _mine(
 ) -> tuple[Dataset | DatasetDict, MiningRecord]:
     """Load the source, mine it and return the mined dataset with its record; what is cheap to check comes first."""
     from hn_datasets.columns import resolve_columns
+    from hn_datasets.estimation.calibration import estimate_false_negatives
     from hn_datasets.miner import HardNegativeMiner
     from hn_datasets.record import MiningRecord
     from hn_datasets.sources import describe_source, find_commit, load_source
 
     choices = _choices(recipe, options)
+    choices["guards"] = read_guards(options.pop("guards"), recipe)
     loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
     corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
+    estimating = options.pop("estimate")
     loading["revision"] = find_commit(source, loading["revision"])
     dataset = load_source(source, **loading)
     resolve_columns(dataset, choices.get("anchor_column_name"), choices.get("positive_column_name"))
     miner = HardNegativeMiner.from_dataset(dataset, teacher=load_teacher(), **choices, **corpus)
+    estimate = estimate_false_negatives(miner, dataset) if estimating else None
     start = time.perf_counter()
     with _workers_left_to_parent():
         mined = dataset.map(miner, batched=True, num_proc=num_proc, desc="Mining")
     timings = {"search": time.perf_counter() - start}
-    return mined, MiningRecord.of(mined, miner, source=describe_source(source, **loading), timings=timings)
+    where = describe_source(source, **loading)
+    return mined, MiningRecord.of(mined, miner, source=where, timings=timings, estimate=estimate)
 
 
 @contextlib.contextmanager
@@ -228,7 +242,8 @@ def _read_recipe(path: Path, *, with_teacher: bool, trust_remote_code: bool | No
 def _choices(recipe: Recipe | None, options: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of the miner: those of the recipe, overridden by options."""
     columns = ("anchor_column_name", "positive_column_name")
-    names = ("num_negatives", "sampling", "pool", "temperature", "seed", "on_empty", "index", *columns)
+    picking = ("sampling", "pool", "temperature", "seed", "relabel_candidates")
+    names = ("num_negatives", *picking, "on_empty", "index", *columns)
     given = {name: value for name in names if (value := options.pop(name)) is not None}
     method, margin = options.pop("method"), options.pop("margin")
     if method is None and margin is not None:

@@ -162,9 +162,14 @@ def describe_example(row: Mapping[str, Any], record: MiningRecord) -> list[tuple
     ceiling = row.get("ceiling")
     if ceiling is not None and math.isfinite(ceiling):
         lines.append(("*ceiling*", f"*{format_score(ceiling, decimals)}*", "*every negative scores below*"))
-    negatives = zip(row["negatives"], row["negative_scores"], strict=True)
+    teachers = row.get("negative_teachers") or [None] * len(row["negatives"])
+    negatives = zip(row["negatives"], row["negative_scores"], teachers, strict=True)
     lines += [
-        (f"negative {number}", format_score(score, decimals), escape(shorten(text)))
-        for number, (text, score) in enumerate(negatives, 1)
+        (
+            f"negative {number}" + (f" by {code(name)}" if name else ""),
+            format_score(score, decimals),
+            escape(shorten(text)),
+        )
+        for number, (text, score, name) in enumerate(negatives, 1)
     ]
     return lines if row["negatives"] else [*lines, ("*no negative*", "", "*no passage of the corpus qualifies*")]

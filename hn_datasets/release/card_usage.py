@@ -75,6 +75,8 @@ _MEANINGS = {
     "positive_score": "the teacher's score of the positive, the lowest of several; NaN: the row was skipped as empty",
     "ceiling": "every negative of the row scores strictly below; inf: no ceiling",
     "top_score": "the highest score of any passage that is no positive, ceiling ignored",
+    "relabel_candidates": "passages that were kept out of the negatives because they may be right answers",
+    "guard_removals": "how many passages each guard took out, in the order of the recipe",
     "query_id": "number of the query",
     "query": "text of the query",
     "document_id": "number of the passage",

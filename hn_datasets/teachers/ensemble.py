@@ -38,6 +38,9 @@ class EnsembleTeacher:
     Rows are full while enough passages qualify. But in the last two modes a teacher that lets nothing through, such as
     BM25 where a positive shares no word with its anchor and scores 0, leaves the row empty.
 
+    Guards hold for what any teacher names. One that compares vectors takes those of the first teacher, which must be
+    a dense one then.
+
     Except in ``"cross-sample"``, all scores, the ceiling and the order of the negatives in a row are those of the
     first teacher, which makes it the one to trust most. The column ``negative_teachers`` names the teacher of each
     negative.
