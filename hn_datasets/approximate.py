@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -20,18 +20,15 @@ import numpy.typing as npt
 from hn_datasets.errors import ArgumentError
 from hn_datasets.inverted_lists import Int8s, InvertedLists, Stage, load_faiss, multiply
 from hn_datasets.list_building import check_size, open_lists
+from hn_datasets.products import LANES, dot
 from hn_datasets.quantized import rotate, round_to_int8, slack_of
 from hn_datasets.scoring import DenseScorer, DenseScores
 from hn_datasets.search import Found, Search, k_best_below
-from hn_datasets.teachers.base import Encoder, Floats, Ids, Scores, Teacher
-from hn_datasets.texts import Ragged
+from hn_datasets.teachers.base import Encoder, Exact, Floats, Ids, Scores, Teacher
 from hn_datasets.threads import over_rows
 
-CAPACITY = 128
-"""Candidates per anchor that have room at first; rows that need more are read again with more."""
-
-MOST_CANDIDATES = 1 << 22
-"""Room for candidates in one reading; fewer anchors are read at once where each needs more."""
+WAITING = 64
+"""Candidates per anchor that wait for their exact scores; most never need one, for the bound has risen meanwhile."""
 
 AUTO_PASSAGES = 500_000
 """Passages from which on ``"auto"`` is approximate."""
@@ -44,7 +41,6 @@ FURTHER = 32
 
 DEEPEST = np.iinfo(np.int64).max
 
-_MORE = 8
 _CHUNK = 64
 
 Doubles = npt.NDArray[np.float64]
@@ -162,189 +158,162 @@ def _search_lists(
     lists: InvertedLists,
     searches: Sequence[Search],
     stage: Stage,
-    capacity: int = CAPACITY,
 ) -> tuple[list[Found], npt.NDArray[np.bool_]]:
     """Return the best passages of the nearest lists for some rows, and for which of them that answers all searches."""
-    parts = [search.take(rows, search.k) for search in searches]
-    answers, done, lost = [], np.ones(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
-    read = _read(anchors.of_rows(rows), lists, parts, stage.num_lists, capacity)
-    for search, candidates in zip(parts, read, strict=True):
-        found, depths = _settle(scores, rows, search, candidates)
+    parts, own = [search.take(rows, search.k) for search in searches], anchors.of_rows(rows)
+    exact = Exact(scores.exact.anchors[rows], scores.exact.passages)
+    picks = [_Pick.of(search, own) for search in parts]
+    over_rows(lambda begin, end: _read(own, exact, lists, picks, stage.num_lists, begin, end), len(rows))
+    answers, done = [], np.ones(len(rows), dtype=bool)
+    for search, pick in zip(parts, picks, strict=True):
+        found, depths = _found(exact, search, pick)
         answers.append(found)
         done &= depths <= stage.reach
-        lost |= np.any([each.lost for each in candidates], axis=0)
-    num_groups = min(int(lost.sum()), 1 + int(lost.sum()) * _MORE * capacity // MOST_CANDIDATES)
-    for group in np.array_split(np.flatnonzero(lost), num_groups) if num_groups else ():
-        again, done[group] = _search_lists(scores, anchors, rows[group], lists, searches, stage, _MORE * capacity)
-        _put(answers, again, group, np.ones(len(group), dtype=bool))
     return answers, done
 
 
 def _read(
-    anchors: _Anchors, lists: InvertedLists, searches: Sequence[Search], num_lists: int, capacity: int
-) -> list[list[_Candidates]]:
-    """Return, for each search, candidates from the nearest lists in a few parts; each thread fills its own."""
-    nearest = lists.nearest(anchors.integers, num_lists).ravel()
-    order = np.argsort(nearest, kind="stable")
-    owners, starts = order // num_lists, np.searchsorted(nearest[order], np.arange(lists.num_lists + 1))
-    parts: list[list[_Candidates]] = []
-
-    def read(begin: int, end: int) -> None:
-        own = [_Candidates.start(search, anchors, capacity) for search in searches]
-        for number in range(begin, end):
-            rows = owners[starts[number] : starts[number + 1]]
-            if len(rows) and lists.sizes[number]:
+    anchors: _Anchors,
+    exact: Exact,
+    lists: InvertedLists,
+    picks: Sequence[_Pick],
+    num_lists: int,
+    begin: int,
+    end: int,
+) -> None:
+    """Take some rows through their lists: first the nearest, which raises the bounds, then the others."""
+    nearest = lists.nearest(anchors.integers[begin:end], num_lists)
+    for part in (nearest[:, :1], nearest[:, 1:]):
+        order = np.argsort(part, axis=None, kind="stable")
+        numbers, starts = np.unique(part.ravel()[order], return_index=True)
+        owners = np.split(begin + order // max(1, part.shape[1]), starts[1:])
+        for number, rows in zip(numbers.tolist(), owners, strict=False):
+            if lists.sizes[number]:
                 tile = multiply(anchors.integers[rows], lists.integers(number))
-                for candidates in own:
-                    candidates.offer(tile, rows, lists.ids(number))
-        parts.append(own)
-
-    over_rows(read, lists.num_lists)
-    return [list(own) for own in zip(*parts, strict=True)]
+                for pick in picks:
+                    _scan(tile, rows, lists.ids(number), exact, pick)
+        for pick in picks:
+            _finish(exact, pick, begin, end)
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """Passages that may belong to the answer of one search, by products of integers.
+class _Pick(NamedTuple):
+    """One search on its way through lists, whose passages come in any order.
 
     Attributes:
-        low: shape ``[n]``, float32: products below are too low; it rises.
-        high: shape ``[n]``, float32: products above are not below the ceiling.
+        high: shape ``[n]``, float32: products of integers above are not below the ceiling.
         safe: shape ``[n]``, float32: products up to it are below the ceiling.
-        slack: shape ``[n]``, float64, in products.
-        best: shape ``[n, k]``, float32: the highest safe products, falling.
-        ids: shape ``[n, capacity]``, int64, with their products in ``values``, float32.
-        counts: shape ``[n]``, int64: how many candidates there are.
-        above: shape ``[n]``, int64: how many products were above ``high``.
-        lost: shape ``[n]``, bool: whether candidates found no room.
+        units: shape ``[n]``, float64, and
+        slack: shape ``[n]``, float64: those of the anchors.
+        waiting: shape ``[n, w]``, int64: candidates without exact scores.
+        values: shape ``[n, w]``, float32: their products.
+        counts: shape ``[n]``, int64: how many wait.
+        sure: shape ``[n, m]``, float32, falling: the best safe products.
+        best_ids: shape ``[n, m]``, int64: the best passages below the ceiling so far, by exact scores.
+        best_scores: shape ``[n, m]``, float32.
+        above: shape ``[n]``, int64: how many passages score at least the ceiling.
     """
 
-    excluded: Ragged
+    ceilings: Doubles
+    out_offsets: Ids
+    out_ids: Ids
     blocked: npt.NDArray[np.bool_]
-    low: Floats
     high: Floats
     safe: Floats
+    units: Doubles
     slack: Doubles
-    best: Floats
-    ids: Ids
+    waiting: Ids
     values: Floats
     counts: Ids
+    sure: Floats
+    best_ids: Ids
+    best_scores: Floats
     above: Ids
-    lost: npt.NDArray[np.bool_]
 
     @classmethod
-    def start(cls, search: Search, anchors: _Anchors, capacity: int) -> _Candidates:
-        """Return no candidates yet."""
-        num_rows = len(search.ceilings)
+    def of(cls, search: Search, anchors: _Anchors) -> _Pick:
+        """Return a search that has seen no passage."""
+        n, m = len(search.ceilings), search.k + (FURTHER if search.nearness is not None else 0)
         return cls(
-            search.excluded,
+            np.ascontiguousarray(search.ceilings, np.float64),
+            search.excluded.offsets,
+            search.excluded.values,
             search.blocked if search.blocked is not None else np.empty(0, dtype=bool),
-            low=np.full(num_rows, -np.inf, np.float32),
-            high=((search.ceilings + anchors.slack) / anchors.units).astype(np.float32),
-            safe=((search.ceilings - anchors.slack) / anchors.units).astype(np.float32),
-            slack=anchors.slack / anchors.units,
-            best=np.full((num_rows, search.k + (FURTHER if search.nearness else 0)), -np.inf, np.float32),
-            ids=np.empty((num_rows, capacity), np.int64),
-            values=np.empty((num_rows, capacity), np.float32),
-            counts=np.zeros(num_rows, np.int64),
-            above=np.zeros(num_rows, np.int64),
-            lost=np.zeros(num_rows, dtype=bool),
+            ((search.ceilings + anchors.slack) / anchors.units).astype(np.float32),
+            ((search.ceilings - anchors.slack) / anchors.units).astype(np.float32),
+            anchors.units,
+            anchors.slack,
+            np.empty((n, WAITING), np.int64),
+            np.empty((n, WAITING), np.float32),
+            np.zeros(n, np.int64),
+            np.full((n, m), -np.inf, np.float32),
+            np.full((n, m), -1, np.int64),
+            np.full((n, m), -np.inf, np.float32),
+            np.zeros(n, np.int64),
         )
 
-    def offer(self, tile: npt.NDArray[Any], rows: Ids, ids: Ids) -> None:
-        """Take the candidates of one list; ``tile`` has a line for each of ``rows``, a column for each of ``ids``."""
-        _collect(
-            tile, rows, ids, self.excluded.offsets, self.excluded.values, self.blocked, self.low, self.high, self.safe,
-            self.slack, self.best, self.ids, self.values, self.counts, self.above, self.lost,
-        )  # fmt: skip
 
-
-def _settle(scores: Scores, of: Ids, search: Search, parts: Sequence[_Candidates]) -> tuple[Found, Ids]:
-    """Return the best candidates by exact scores, and how deep in the ranking of what was read they stand.
-
-    Args:
-        scores: those of all anchors.
-        of: the anchor of each row.
-        search: of these rows.
-        parts: candidates of these rows.
+def _found(exact: Exact, search: Search, pick: _Pick) -> tuple[Found, Ids]:
+    """Return the best passages, and how deep in the ranking of what was read they stand.
 
     Returns:
         What was found, and for each row the rank of its last passage, ceiling or not; DEEPEST where it is short.
     """
-    num_rows, low = len(of), np.max([part.low for part in parts], axis=0)
-    chosen = [(np.arange(part.ids.shape[1]) < part.counts[:, None]) & (part.values >= low[:, None]) for part in parts]
-    rows = np.concatenate([np.nonzero(mask)[0] for mask in chosen])
-    ids = np.concatenate([part.ids[mask] for part, mask in zip(parts, chosen, strict=True)])
-    exact = scores.pairs(of[rows], ids)
-    below = exact < search.ceilings[rows]
-    above = np.sum([part.above for part in parts], axis=0) + np.bincount(rows[~below], minlength=num_rows)
-    rows, ids, exact = rows[below], ids[below], exact[below]
-    order = np.lexsort((ids, -exact, rows))
-    rows, ids, exact = rows[order], ids[order], exact[order]
-    ranks = _count_within(rows)
-    known = ranks < parts[0].best.shape[1]  # further down candidates may be missing
-    rows, ids, exact, ranks = rows[known], ids[known], exact[known], ranks[known]
+    rows, ranks = np.nonzero(pick.best_ids >= 0)
     if search.nearness is not None:
-        fine = ~search.nearness.refuses(scores.exact.passages, rows, ids)
-        rows, ids, exact, ranks = rows[fine], ids[fine], exact[fine], ranks[fine]
-    places = _count_within(rows)
-    kept = places < search.k
-    found, depths = _nothing(num_rows, search.k), np.full(num_rows, DEEPEST)
-    found.ids[rows[kept], places[kept]], found.scores[rows[kept], places[kept]] = ids[kept], exact[kept]
-    last = places == search.k - 1
-    depths[rows[last]] = above[rows[last]] + ranks[last] + 1
+        fine = ~search.nearness.refuses(exact.passages, rows, pick.best_ids[rows, ranks])
+        rows, ranks = rows[fine], ranks[fine]
+    places = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    kept, last = places < search.k, places == search.k - 1
+    found, depths = _nothing(len(pick.above), search.k), np.full(len(pick.above), DEEPEST)
+    found.ids[rows[kept], places[kept]] = pick.best_ids[rows[kept], ranks[kept]]
+    found.scores[rows[kept], places[kept]] = pick.best_scores[rows[kept], ranks[kept]]
+    depths[rows[last]] = pick.above[rows[last]] + ranks[last] + 1
     return found, depths
 
 
-def _count_within(rows: Ids) -> Ids:
-    """Return 0, 1, 2, ... within each run of equal values of a rising array."""
-    return np.arange(len(rows)) - np.searchsorted(rows, rows)
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _scan(tile: Any, rows: Any, passages: Any, exact: Exact, pick: _Pick) -> None:
+    """Collect the candidates of one list; the tile has a line for each of ``rows``, a column for each passage."""
+    width, last = tile.shape[1], pick.sure.shape[1] - 1
+    lanes = np.empty(LANES)
+    for line in range(len(rows)):
+        row, keys = rows[line], tile[line]
+        low = _lowest(pick, row)
+        for start in range(0, width, _CHUNK):
+            if not _has_from(keys[start : start + _CHUNK], low):
+                continue
+            for column in range(start, min(start + _CHUNK, width)):
+                value, passage = np.float32(keys[column]), passages[column]
+                if value < low or _is_out(pick, row, passage):
+                    continue
+                if value > pick.high[row]:
+                    pick.above[row] += 1
+                    continue
+                count = pick.counts[row]
+                pick.waiting[row, count], pick.values[row, count] = passage, value
+                pick.counts[row] = count + 1
+                if value < pick.safe[row] and value > pick.sure[row, last]:
+                    _insert(pick.sure[row], value)
+                    low = _lowest(pick, row)
+                if count + 1 == WAITING:
+                    _settle(exact, pick, row, lanes)
+                    low = _lowest(pick, row)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _collect(
-    tile: Any,
-    rows: Any,
-    passages: Any,
-    offsets: Any,
-    excluded: Any,
-    blocked: Any,
-    low: Any,
-    high: Any,
-    safe: Any,
-    slack: Any,
-    best: Any,
-    ids: Any,
-    values: Any,
-    counts: Any,
-    above: Any,
-    lost: Any,
-) -> None:
-    """Collect the candidates of one list."""
-    width = tile.shape[1]
-    for line in range(len(rows)):
-        row, keys = rows[line], tile[line]
-        out = excluded[offsets[row] : offsets[row + 1]]
-        for start in range(0, width, _CHUNK):
-            if not _has_from(keys[start : start + _CHUNK], low[row]):
-                continue
-            for column in range(start, min(start + _CHUNK, width)):
-                value = np.float32(keys[column])
-                passage = passages[column]
-                if value < low[row] or _is_in(out, passage) or (len(blocked) and blocked[passage]):
-                    continue
-                if value > high[row]:
-                    above[row] += 1
-                    continue
-                if counts[row] == ids.shape[1]:
-                    counts[row] = _drop(ids[row], values[row], low[row])
-                if counts[row] == ids.shape[1]:
-                    lost[row] = True
-                else:
-                    ids[row, counts[row]], values[row, counts[row]] = passage, value
-                    counts[row] += 1
-                if value < safe[row] and value > best[row, -1]:
-                    low[row] = _insert(best[row], value) - np.float32(2 * slack[row])
+def _finish(exact: Exact, pick: _Pick, begin: int, end: int) -> None:
+    """Settle what still waits in some rows."""
+    lanes = np.empty(LANES)
+    for row in range(begin, end):
+        _settle(exact, pick, row, lanes)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _lowest(pick: _Pick, row: int) -> Any:
+    """Return the lowest product that can still belong to the answer."""
+    slack = pick.slack[row] / pick.units[row]
+    by_score = pick.best_scores[row, -1] / pick.units[row] - slack
+    return np.float32(max(by_score, pick.sure[row, -1] - 2 * slack))
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -357,28 +326,47 @@ def _has_from(keys: Any, low: Any) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _is_in(rising: Any, wanted: int) -> bool:
-    place = np.searchsorted(rising, wanted)
-    return bool(place < len(rising) and rising[place] == wanted)
+def _is_out(pick: _Pick, row: int, passage: int) -> bool:
+    if len(pick.blocked) and pick.blocked[passage]:
+        return True
+    out = pick.out_ids[pick.out_offsets[row] : pick.out_offsets[row + 1]]
+    place = np.searchsorted(out, passage)
+    return bool(place < len(out) and out[place] == passage)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _drop(ids: Any, values: Any, low: Any) -> int:
-    """Drop the candidates of a row that are too low by now; return how many are left."""
-    count = 0
-    for place in range(len(values)):
-        if values[place] >= low:
-            ids[count], values[count] = ids[place], values[place]
-            count += 1
-    return count
+def _settle(exact: Exact, pick: _Pick, row: int, lanes: Any) -> None:
+    """Let the candidates that wait in a row into the answer, or count them as above the ceiling, by exact scores."""
+    low = _lowest(pick, row)
+    for place in range(pick.counts[row]):
+        if pick.values[row, place] < low:
+            continue
+        passage = pick.waiting[row, place]
+        score = dot(exact.anchors[row], exact.passages[passage], lanes)
+        if score >= pick.ceilings[row]:
+            pick.above[row] += 1
+        else:
+            _insert_passage(pick.best_scores[row], pick.best_ids[row], score, passage)
+    pick.counts[row] = 0
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _insert(falling: Any, value: Any) -> Any:
-    """Put a value above the last into a falling list; the last drops out. Return the new last one."""
+def _insert(falling: Any, value: Any) -> None:
+    """Put a value above the last into a falling list; the last drops out."""
     place = len(falling) - 1
     while place > 0 and falling[place - 1] < value:
         falling[place] = falling[place - 1]
         place -= 1
     falling[place] = value
-    return falling[-1]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _insert_passage(scores: Any, ids: Any, score: Any, passage: int) -> None:
+    """Put a passage into a list of the best, if it is one of them; of equal scores the lower id comes first."""
+    place = len(scores)
+    while place > 0 and (scores[place - 1] < score or (scores[place - 1] == score and ids[place - 1] > passage)):
+        place -= 1
+    for behind in range(len(scores) - 1, place, -1):
+        scores[behind], ids[behind] = scores[behind - 1], ids[behind - 1]
+    if place < len(scores):
+        scores[place], ids[place] = score, passage

@@ -166,18 +166,6 @@ def test_a_second_ceiling_and_blocked_passages(world):
     assert allowed[np.nonzero(taken)[0], found.ids[taken]].all()
 
 
-def test_more_candidates_than_have_room(world, monkeypatch):
-    monkeypatch.setattr("hn_datasets.approximate.CAPACITY", 4)
-    monkeypatch.setattr("hn_datasets.approximate.MOST_CANDIDATES", 256)
-    rng = np.random.default_rng(5)
-    ceilings, excluded = draw_ceilings(world, rng), exclude(rng)
-    index = ApproximateIndex(world.scorer(), "IVF16,SQ8")
-    (found,) = index.k_best_below(
-        world.scorer().scores(world.anchors), [Search(ceilings, 4, excluded)], [Stage(16, ALL)]
-    )
-    assert (found.ids == brute_force(world.exact, allow(world, ceilings, excluded), 4)).all()
-
-
 def test_the_answer_does_not_depend_on_the_other_anchors(world):
     ceilings = draw_ceilings(world, np.random.default_rng(6))
     index = ApproximateIndex(world.scorer(), "IVF32,SQ8")
