@@ -47,7 +47,7 @@ class Training:
 
 
 TRAININGS = {
-    "static": Training(32, 0.003, 100, {"cpu": 200_000, "cuda": 2_000_000}),
+    "static": Training(32, 0.003, 60, {"cpu": 200_000, "cuda": 2_000_000}),
     "minilm": Training(16, 3e-5, 50, {"cpu": 8_192, "cuda": 131_072}),
 }
 
@@ -151,11 +151,14 @@ class StaticStudent(Student):
 
 
 class TransformerStudent(Student):
-    """The encoder itself, under bfloat16 autocast."""
+    """The encoder itself, under bfloat16 autocast unless ``exact``."""
 
-    def __init__(self, data: PreparedSet, encoder: SentenceTransformer, device: torch.device) -> None:
+    def __init__(
+        self, data: PreparedSet, encoder: SentenceTransformer, device: torch.device, *, exact: bool = False
+    ) -> None:
         super().__init__(*data.with_special_tokens(), device)
         self.module = encoder.to(device)
+        self.exact = exact
 
     def embed(self, numbers: Numbers) -> Tensor:
         """Return the vectors of texts, padded to the longest."""
@@ -163,7 +166,7 @@ class TransformerStudent(Student):
         places = torch.arange(int(self.lengths[numbers].max()), device=self.device)
         mask = places < self._lengths[chosen, None]
         tokens = self._tokens[(self._starts[chosen, None] + places).clamp_(max=len(self._tokens) - 1)] * mask
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=not self.exact):
             return self.module({"input_ids": tokens.long(), "attention_mask": mask.long()})["sentence_embedding"]
 
 
@@ -231,9 +234,9 @@ def evaluate(student: Student, data: PreparedSet, budget: int) -> dict[str, list
     passages = np.arange(data.num_queries, len(data.offsets) - 1)
     vectors = [encode(student, numbers, budget) for numbers in (queries, passages)]
     ranked = torch.topk(vectors[0] @ vectors[1].T, TOP).indices.cpu().numpy()
-    labels = [data.held_out[data.held_out[:, 0] == query, 1] for query in queries]
-    hits = np.stack([np.isin(row, label) for row, label in zip(ranked, labels, strict=True)])
-    counts = np.array([len(np.unique(label)) for label in labels])
+    labels = np.unique(data.held_out[:, 0] << 32 | data.held_out[:, 1])
+    hits = np.isin(queries[:, None] << 32 | ranked, labels)
+    counts = np.unique(labels >> 32, return_counts=True)[1]
     return {"ndcg": ndcg(hits, counts).round(4).tolist(), "mrr": reciprocal_rank(hits).round(4).tolist()}
 
 
@@ -249,6 +252,20 @@ def encode(student: Student, numbers: Numbers, budget: int) -> Tensor:
     return torch.cat(parts)[back]
 
 
+@torch.no_grad()
+def teacher_vectors(folder: Path, name: str, device: str) -> list[npt.NDArray[np.float32]]:
+    """Return the encoder's float32 unit vectors of all queries and of all passages of a set."""
+    data = PreparedSet.read(folder / name)
+    teacher = TransformerStudent(data, load_encoder(folder), torch.device(device), exact=True).eval()
+    numbers = np.split(np.arange(len(data.offsets) - 1), [data.num_queries])
+    return [encode(teacher, part, TRAININGS["minilm"].budget[device]).cpu().numpy() for part in numbers]
+
+
+def load_encoder(folder: Path) -> SentenceTransformer:
+    """Return the encoder of a prepared folder, in float32."""
+    return SentenceTransformer(str(folder / "model"), device="cpu").float()
+
+
 class Bench:
     """Prepared sets and one student on a device; every run starts from the same weights.
 
@@ -262,8 +279,7 @@ class Bench:
     def __init__(self, folder: Path, name: str, student: str, device: str) -> None:
         self.data = PreparedSet.read(folder / name)
         self.training = TRAININGS[student]
-        encoder = SentenceTransformer(str(folder / "model"), device="cpu").float()
-        self.student = STUDENTS[student](self.data, encoder, torch.device(device))
+        self.student = STUDENTS[student](self.data, load_encoder(folder), torch.device(device))
         self._start = {key: value.clone() for key, value in self.student.state_dict().items()}
 
     def run(self, variant: str, seed: int) -> dict[str, Any]:

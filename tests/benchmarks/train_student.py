@@ -3,6 +3,7 @@
     python tests/benchmarks/train_student.py --prepare FOLDER --data DATA_FOLDER          # where hn_datasets is
     python tests/benchmarks/train_student.py --train FOLDER --out RESULTS --device cuda   # needs no hn_datasets
     python tests/benchmarks/train_student.py --report RESULTS                             # of what is there
+    python tests/benchmarks/train_student.py --encode FOLDER --out VECTORS --device cuda  # for --prepare --vectors
 
 ``--prepare`` splits, tokenises and mines the sets and saves the encoder, all-MiniLM-L6-v2, in float16. DATA_FOLDER has
 a folder for each set: ``corpus.jsonl``, ``queries.jsonl`` (``_id``, ``text``) and ``qrels*.tsv``. The variants:
@@ -21,8 +22,8 @@ the teacher itself under bfloat16 autocast, on English sets. All variants of a s
 steps. The loss is cross-entropy over all passages of the step, scale 20; known positives of a query are left out.
 
 Runs are written one by one to RESULTS, seed by seed; ``--max-seconds`` stops between two of them, and a seed that lacks
-a variant does not count. Several processes may share a GPU: ``--first-seed`` tells them apart. See ``student_report``
-for the tests.
+a variant does not count. ``--processes`` shares the seeds out: runs this small leave most of a GPU idle. See
+``student_report`` for the tests.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -71,6 +74,7 @@ def read_arguments() -> argparse.Namespace:
     action.add_argument("--prepare", type=Path, metavar="FOLDER")
     action.add_argument("--train", type=Path, metavar="FOLDER")
     action.add_argument("--report", type=Path, metavar="RESULTS")
+    action.add_argument("--encode", type=Path, metavar="FOLDER")
     parser.add_argument("--data", type=Path, help="folder of the sets, for --prepare")
     parser.add_argument("--model", type=Path, help="all-MiniLM-L6-v2; the packaged one if left out")
     parser.add_argument("--vectors", type=Path, help="ready vectors of the teacher: SET.Q.npy and SET.P.npy")
@@ -81,6 +85,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--variants", type=list_of, default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--max-seconds", type=float, default=float("inf"))
     return parser.parse_args()
 
@@ -96,15 +101,40 @@ def prepare(arguments: argparse.Namespace) -> None:
     prepare(arguments.prepare, arguments.data, arguments.sets, arguments.variants, arguments.model, arguments.vectors)
 
 
+def encode(arguments: argparse.Namespace) -> None:
+    """Write the teacher's vectors of the sets of a folder, which was prepared with ``--variants in-batch``, say."""
+    import numpy as np
+    from student_training import teacher_vectors
+
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in arguments.sets:
+        for part, vectors in zip("QP", teacher_vectors(arguments.encode, name, arguments.device), strict=True):
+            np.save(arguments.out / f"{name}.{part}.npy", vectors)
+
+
 def train(arguments: argparse.Namespace) -> None:
+    """Share the seeds out to processes, and wait for them."""
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    if arguments.processes == 1:
+        return run_seeds(arguments, seeds)
+    spawn = multiprocessing.get_context("spawn")
+    shares = [seeds[number :: arguments.processes] for number in range(min(arguments.processes, len(seeds)))]
+    processes = [spawn.Process(target=run_seeds, args=(arguments, share)) for share in shares]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+
+def run_seeds(arguments: argparse.Namespace, seeds: Sequence[int]) -> None:
     """Run what there is time for, seed by seed, and append each run to a file."""
     start = time.perf_counter()
     from student_training import UNTRAINED, Bench
 
-    arguments.out.mkdir(parents=True, exist_ok=True)
     benches: dict[tuple[str, str], Bench] = {}
-    with (arguments.out / f"runs-{arguments.first_seed}.jsonl").open("w", encoding="utf-8") as file:
-        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+    with (arguments.out / f"runs-{seeds[0]}.jsonl").open("w", encoding="utf-8") as file:
+        for seed in seeds:
             for student in arguments.students:
                 for name in arguments.sets:
                     key = (student, name)
@@ -172,6 +202,8 @@ def main() -> None:
         train(arguments)
         write_settings(arguments)
         report(arguments.out)
+    elif arguments.encode:
+        encode(arguments)
     else:
         report(arguments.report)
 
