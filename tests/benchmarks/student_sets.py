@@ -9,7 +9,6 @@ queries and passages without special ones), ``pairs.npz`` (training pairs, and t
 from __future__ import annotations
 
 import json
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -182,12 +181,13 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[npt.NDArray[np
     return np.concatenate(ids).astype(np.uint16), np.cumsum([0, *map(len, ids)])
 
 
-def dense_teacher(data: StudentSet, plan: SetPlan, model: Path, vectors: Path | None, scratch: Path) -> Any:
+def dense_teacher(data: StudentSet, plan: SetPlan, model: Path, vectors: Path | None, use: Path) -> Any:
     """Return the teacher of a set: the encoder in float32, from ready vectors if there are any, or the packaged USE."""
     if not plan.encoder:
         from use_module import save_use_model
 
-        return hn_datasets.DenseTeacher(save_use_model(scratch), trust_remote_code=True, precision="float32")
+        saved = use if use.exists() else save_use_model(use)
+        return hn_datasets.DenseTeacher(saved, trust_remote_code=True, precision="float32")
     if vectors is None:
         return hn_datasets.DenseTeacher(model, precision="float32", device="cpu")
     parts = (np.load(vectors.parent / f"{vectors.name}.{part}.npy") for part in "QP")
@@ -252,8 +252,7 @@ def prepare(
     for name in sets:
         plan, data = PLANS[name], read_set(data_folder / name)
         write_set(folder / name, data, make_tokenizer(data, plan, encoder))
-        scratch = tempfile.TemporaryDirectory()  # a packaged model is loaded from there as long as the set is mined
-        teacher = dense_teacher(data, plan, model, vectors / name if vectors else None, Path(scratch.name))
+        teacher = dense_teacher(data, plan, model, vectors / name if vectors else None, folder / "use")
         figures = settings.setdefault("sets", {}).setdefault(name, {"mined": {}})
         figures |= {"encoder": plan.encoder, "pairs": len(data.train), "passages": len(data.passages)}
         figures["held_out"] = len(np.unique(data.held_out[:, 0]))
