@@ -139,7 +139,7 @@ class Views:
         """Return for which rows every other teacher has any passage below its ceiling, shape ``[len(rows)]``."""
         possible = np.ones(len(rows), dtype=bool)
         for other in others if len(rows) else ():
-            (lowest,) = k_best_below(self.look(other, rows).scores, [_take(self.search(other, 1), rows)])
+            (lowest,) = k_best_below(self.look(other, rows).scores, [self.search(other, 1).take(rows, 1)])
             possible &= lowest.ids[:, 0] >= 0
         return possible
 
@@ -153,7 +153,7 @@ def _continue(search: Search, piece: Found, rows: Ids) -> Search:
 
     Nothing scores above the last of a piece; what scores like it is left out by its id, from this piece and others.
     """
-    following = _take(search, rows)
+    following = search.take(rows, search.k)
     ids, scores = piece.ids[rows], piece.scores[rows]
     last = scores[:, -1]
     owners, places = np.nonzero(scores == last[:, None])
@@ -164,14 +164,6 @@ def _continue(search: Search, piece: Found, rows: Ids) -> Search:
         excluded=merge([following.excluded, tied], len(ids)),
         k=min(8 * search.k, LARGEST_PIECE),
     )
-
-
-def _take(search: Search, rows: Ids) -> Search:
-    """Return a search for some of its rows."""
-    near = search.nearness
-    if near is not None:
-        near = replace(near, ceilings=near.ceilings[rows], positives=near.positives.take(rows))
-    return replace(search, ceilings=search.ceilings[rows], excluded=search.excluded.take(rows), nearness=near)
 
 
 def _append(found: Found, counts: Ids, rows: Ids, piece: Found, agreed: npt.NDArray[np.bool_]) -> None:

@@ -13,6 +13,7 @@ from test_calibration import EXTRA, ROWS, TopicTeacher
 from hn_datasets import (
     EnsembleTeacher,
     HardNegativeMiner,
+    NearDuplicate,
     RandomNegatives,
     SimilarToPositive,
     Survey,
@@ -162,6 +163,11 @@ def test_the_choice_is_the_hardest_positive_aware_setting_that_keeps_to_the_targ
 def test_what_has_no_effect_is_refused(dataset, arguments, message):
     with pytest.raises(ArgumentError, match=message):
         survey(dataset, teacher=TEACHER, **arguments)
+
+
+def test_guards_that_sift_are_refused(dataset):
+    with pytest.raises(ArgumentError, match="guards that a survey can search with, got near-duplicate"):
+        survey(dataset, teacher="bm25", guards=(NearDuplicate(),))
 
 
 def test_an_ensemble_is_refused(dataset):
