@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hn_datasets.estimation.results import Calibration, FalseNegativeEstimate
     from hn_datasets.estimation.survey import survey
     from hn_datasets.formats import format_dataset
-    from hn_datasets.guards import SimilarToPositive
+    from hn_datasets.guards import CrossEncoderGuard, HeldOut, NearDuplicate, SameGroup, SimilarToPositive
     from hn_datasets.inspection.audit import audit, audit_dataset
     from hn_datasets.inspection.comparison import compare
     from hn_datasets.inspection.reproduction import reproduce
@@ -36,16 +36,20 @@ _MODULES = {
     "BM25Teacher": "teachers.bm25",
     "Calibration": "estimation.results",
     "CardMetadata": "release.card_data",
+    "CrossEncoderGuard": "guards",
     "DenseTeacher": "teachers.dense",
     "EmbeddingStore": "store",
     "EnsembleTeacher": "teachers.ensemble",
     "FalseNegativeEstimate": "estimation.results",
     "HardNegativeMiner": "miner",
+    "HeldOut": "guards",
     "MiningStatistics": "statistics",
+    "NearDuplicate": "guards",
     "PrecomputedTeacher": "teachers.precomputed",
     "RandomNegatives": "methods",
     "Recipe": "recipe",
     "Release": "release.publishing",
+    "SameGroup": "guards",
     "SimilarToPositive": "guards",
     "Survey": "estimation.report",
     "TopK": "methods",
@@ -70,16 +74,20 @@ __all__ = [
     "BM25Teacher",
     "Calibration",
     "CardMetadata",
+    "CrossEncoderGuard",
     "DenseTeacher",
     "EmbeddingStore",
     "EnsembleTeacher",
     "FalseNegativeEstimate",
     "HardNegativeMiner",
+    "HeldOut",
     "MiningStatistics",
+    "NearDuplicate",
     "PrecomputedTeacher",
     "RandomNegatives",
     "Recipe",
     "Release",
+    "SameGroup",
     "SimilarToPositive",
     "Survey",
     "TopK",

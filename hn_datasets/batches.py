@@ -24,7 +24,7 @@ OUTPUT_FORMATS: tuple[str, ...] = get_args(OutputFormat)
 TRAINABLE_FORMATS = OUTPUT_FORMATS[:4]
 SHORTAGES: tuple[str, ...] = get_args(Shortage)
 MINED_COLUMNS = ("negatives", "negative_ids", "negative_scores", "positive_score")
-OPTIONAL_COLUMNS = ("ceiling", "top_score", "negative_teachers", "relabel_candidates")
+OPTIONAL_COLUMNS = ("ceiling", "top_score", "guard_removals", "negative_teachers", "relabel_candidates")
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 """The columns that the sentence-transformers trainer reads as the label."""

@@ -7,20 +7,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from hn_datasets.guards import Guard
+from hn_datasets.guards import Guard, Sources
 from hn_datasets.picking import Mined, passage_keys
-from hn_datasets.recipe import Recipe
 from hn_datasets.sampling import Uint64s, choose, uniforms
 from hn_datasets.search import Found
 from hn_datasets.teachers.base import Floats, Ids, Scores
-from hn_datasets.texts import Corpus, digest_of
+from hn_datasets.texts import digest_of
 from hn_datasets.views import Look, Views
 
 MEMBER_KEY = int(digest_of("teacher of a row")[:16], 16)
 """What the teacher of a row is drawn by, so that it says nothing about which negatives are drawn."""
 
 
-def mine_ensemble(look: Look, anchors: Sequence[str], recipe: Recipe, guards: Sequence[Guard], corpus: Corpus) -> Mined:
+def mine_ensemble(look: Look, anchors: Sequence[str], guards: Sequence[Guard], sources: Sources) -> Mined:
     """Pick the negatives of every row of a block.
 
     Guards that compare vectors do so with those of the first teacher, whoever names a passage.
@@ -28,15 +27,14 @@ def mine_ensemble(look: Look, anchors: Sequence[str], recipe: Recipe, guards: Se
     Args:
         look: shows rows of the block.
         anchors: of all rows.
-        recipe: its teacher is the spec of an ensemble.
         guards: rules for all teachers.
-        corpus: the passages.
+        sources: the recipe, whose teacher is the spec of an ensemble, the corpus, and what guards look up.
     """
-    views = Views(look, anchors, recipe, guards, corpus)
+    views = Views(look, anchors, guards, sources)
     mined = _mine(views)
     if not guards:
         return mined
-    free = _mine(Views(views.look_again, anchors, recipe, (), corpus)).found.ids
+    free = _mine(Views(views.look_again, anchors, (), sources)).found.ids
     removals = [rule.refuses(views.block(0).scores, free).sum(axis=1) for rule in views.rules]
     return replace(mined, removals=np.array(removals, np.int32).T)
 
@@ -53,7 +51,7 @@ def _mine(views: Views) -> Mined:
         return _mine_cross_sample(views)
     if mode == "agree":
         ranking, top = views.rank_with_top(0, others, recipe.method.skip + recipe.pool_size)
-        found = choose(ranking, recipe, views.seeds, passage_keys(views.corpus))
+        found = choose(ranking, recipe, views.seeds, passage_keys(views.sources.corpus))
         return _mined_by(views, 0, found, top, np.zeros_like(found.ids))
     ids, teachers, top = (_take_turns if mode == "intra-sample" else _fuse_ranks)(views)
     found, teachers = _sort_by(views.block(0).scores, ids, teachers)
@@ -68,7 +66,7 @@ def _mined_by(views: Views, member: int, found: Found, top: Floats, teachers: Id
 
 def _mine_cross_sample(views: Views) -> Mined:
     """Mine the rows of each teacher with it alone."""
-    recipe, keys = views.recipe, passage_keys(views.corpus)
+    recipe, keys = views.recipe, passage_keys(views.sources.corpus)
     members = choose_members(views.seeds, views.num_members)
     rows, parts = [], []
     for member in np.unique(members).tolist():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,32 +19,29 @@ from datasets import Dataset, Features, List, Value
 from sentence_transformers import SentenceTransformer
 
 from hn_datasets.approximate import ApproximateIndex, check_index, choose_index
-from hn_datasets.columns import (
-    AnyDataset,
-    CorpusLike,
-    empty_message,
-    iter_pairs,
-    iter_passages,
-    read_pairs,
-    resolve_columns,
-)
+from hn_datasets.collecting import Collected, collect_corpus, collect_dataset, iter_anchors
+from hn_datasets.columns import AnyDataset, CorpusLike, resolve_columns
 from hn_datasets.ensembling import mine_ensemble
-from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning, TextError, WeakTeacherWarning
+from hn_datasets.errors import ArgumentError, ShortRowsWarning, WeakTeacherWarning
 from hn_datasets.finished import FinishedRows, digest_rows
-from hn_datasets.guards import Block, Guard, describe_guards, guard_from_dict
+from hn_datasets.guards import Block, Guard, Sources, describe_guards, guard_from_dict
 from hn_datasets.methods import Method, TopKPercPos
 from hn_datasets.modes import members_of
 from hn_datasets.picking import Mined, find_candidates, mine_block, mined_schema, open_block
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
+from hn_datasets.rows import Rows, read_rows
 from hn_datasets.scoring import DenseScorer, open_scorer
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.base import Encoder, Ids, Ranker, Scorer, Teacher
 from hn_datasets.teachers.ensemble import EnsembleTeacher, list_members, named_errors
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
-from hn_datasets.texts import AnchorPositives, Corpus, Digests, Ragged, digest_of, digest_texts
+from hn_datasets.texts import AnchorPositives, Corpus, PassageGroups, Ragged, digest_of, digest_texts
 
 BLOCK_ROWS = 2048
 """Anchors searched at once: tiles of 2,048 x 4,096 scores were the fastest on two cores."""
+
+BLOCK_EXCLUDED = 1 << 22
+"""Passages that guards may list for the rows of a block, all together: 32 MiB of ids."""
 
 MINED_FEATURES = Features(
     {
@@ -58,7 +56,7 @@ MINED_FEATURES = Features(
 """The columns that mining adds."""
 
 GUARD_FEATURES = Features({"guard_removals": List(Value("int32"))})
-"""Added with guards: for each, how many of the passages that the row would have without guards it takes out."""
+"""Added with guards: for each, how many passages it takes out; see ``picking.Mined``."""
 
 ENSEMBLE_FEATURES = Features({"negative_teachers": List(Value("string"))})
 """Added by an ensemble: the teacher of each negative."""
@@ -67,39 +65,6 @@ RELABEL_FEATURES = Features({"relabel_candidates": List(Value("string"))})
 """Added on request: suspected positives, the best first."""
 
 TeacherLike = str | Path | SentenceTransformer | Teacher
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of a batch that have an anchor and a positive.
-
-    Attributes:
-        anchors: n texts.
-        own: the positives of each row.
-        columns: the values of further columns that guards asked for.
-        kept: shape ``[n]``, int64, their numbers within the batch.
-        num_rows: of the batch.
-    """
-
-    anchors: list[str]
-    own: list[list[str]]
-    columns: dict[str, list[Any]]
-    kept: Ids
-    num_rows: int
-
-    def blocks(self) -> Iterator[_Rows]:
-        """Yield runs of at most ``BLOCK_ROWS`` rows."""
-        for start in range(0, len(self.anchors), BLOCK_ROWS):
-            part = slice(start, start + BLOCK_ROWS)
-            columns = {name: values[part] for name, values in self.columns.items()}
-            yield _Rows(self.anchors[part], self.own[part], columns, self.kept[part], self.num_rows)
-
-    def take(self, rows: Ids) -> _Rows:
-        """Return some of the rows."""
-        numbers = rows.tolist()
-        columns = {name: [values[row] for row in numbers] for name, values in self.columns.items()}
-        anchors, own = [self.anchors[row] for row in numbers], [self.own[row] for row in numbers]
-        return _Rows(anchors, own, columns, self.kept[rows], self.num_rows)
 
 
 class HardNegativeMiner:
@@ -117,14 +82,15 @@ class HardNegativeMiner:
     """
 
     def __init__(
-        self, recipe: Recipe, corpus: Corpus, positives: AnchorPositives | None, store: EmbeddingStore
+        self, recipe: Recipe, collected: Collected, store: EmbeddingStore, guards: Sequence[Guard] = ()
     ) -> None:
         self.recipe = replace(recipe, algorithm_version=ALGORITHM_VERSION)
-        self.corpus = corpus
+        self.corpus = corpus = collected.corpus
         self.store = store
         self.timings: dict[str, float] = {}
-        self._positives = positives
-        self._guards = tuple(guard_from_dict(guard) for guard in recipe.guards)
+        self._positives = collected.positives
+        self._groups = collected.groups
+        self._guards = tuple(guards)
         wanted = recipe.method.skip + recipe.pool_size
         if len(corpus) <= wanted:
             warnings.warn(
@@ -215,17 +181,16 @@ class HardNegativeMiner:
         if corpus is None and corpus_column_name is not None:
             raise ArgumentError("corpus_column_name has no effect without a corpus; leave it out.")
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
-        for guard in guards:
-            guard.check(list_members(ready)[0][1], draft.method)
+        _check_guards(guards, ready, draft.method)
         check_index(index, ready)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
-        extra = iter_passages(corpus, corpus_column_name, on_empty) if corpus is not None else iter(())
+        columns = [name for guard in guards for name in guard.columns]
         start = time.perf_counter()
-        built, positives = _collect(dataset, extra, draft, store)
-        chosen = choose_index(index, len(built))
-        miner = cls(replace(draft, teacher=ready.spec(), index=chosen), built, positives, store)
+        collected = collect_dataset(dataset, corpus, corpus_column_name, draft, columns, store)
+        chosen = choose_index(index, len(collected.corpus))
+        miner = cls(replace(draft, teacher=ready.spec(), index=chosen), collected, store, guards)
         miner.timings["collect"] = time.perf_counter() - start
-        miner._prepare(ready, _anchor_chunks(dataset, draft))
+        miner._prepare(ready, iter_anchors(dataset, draft))
         return miner
 
     @classmethod
@@ -273,14 +238,14 @@ class HardNegativeMiner:
             index=index,
         )
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
-        for guard in guards:
-            guard.check(list_members(ready)[0][1], draft.method)
+        _check_guards(guards, ready, draft.method)
         check_index(index, ready)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+        columns = [name for guard in guards for name in guard.columns]
         start = time.perf_counter()
-        built = Corpus.build(iter_passages(corpus, corpus_column_name, on_empty), store.derived / "corpora")
-        chosen = choose_index(index, len(built))
-        miner = cls(replace(draft, teacher=ready.spec(), index=chosen), built, None, store)
+        collected = collect_corpus(corpus, corpus_column_name, draft, columns, store)
+        chosen = choose_index(index, len(collected.corpus))
+        miner = cls(replace(draft, teacher=ready.spec(), index=chosen), collected, store, guards)
         miner.timings["collect"] = time.perf_counter() - start
         miner._prepare(ready, iter(()))
         return miner
@@ -319,8 +284,9 @@ class HardNegativeMiner:
             ``negatives`` (texts, best first), ``negative_ids`` (int64, rows of the corpus), ``negative_scores``
             (float32, falling), ``positive_score`` (float32, the lowest of the row's positives), ``ceiling`` (float64,
             every negative is strictly below; inf if there is none) and ``top_score`` (float32, the best passage that is
-            no positive, ceiling or not). A skipped row has no negatives and NaN. An ensemble adds
-            ``negative_teachers``, the name of each negative's teacher.
+            no positive, ceiling or not). With guards also ``guard_removals`` (int32): for each, how many passages it
+            took out; an ensemble adds ``negative_teachers``, the name of each negative's teacher. A skipped row has no
+            negatives and NaN.
 
         Raises:
             ColumnError: a column is missing or holds no text.
@@ -332,19 +298,19 @@ class HardNegativeMiner:
         """Return what calling the miner returns, but search every row, also those that an earlier run has finished."""
         return self._add_columns(batch, self._mine)
 
-    def _add_columns(self, batch: Mapping[str, Sequence[Any]], mine: Callable[[_Rows], Mined]) -> dict[str, Any]:
+    def _add_columns(self, batch: Mapping[str, Sequence[Any]], mine: Callable[[Rows], Mined]) -> dict[str, Any]:
         rows = self._read(batch)
-        columns = self._columns([(block.kept, mine(block)) for block in rows.blocks()], rows.num_rows)
+        columns = self._columns([(block.kept, mine(block)) for block in rows.blocks(self._block_rows)], rows.num_rows)
         if self.recipe.relabel_candidates:
             columns["relabel_candidates"] = self._texts(self._candidates(rows))
         return columns
 
-    def _candidates(self, rows: _Rows) -> Ids:
+    def _candidates(self, rows: Rows) -> Ids:
         """Return suspected positives as the one teacher, or the first of an ensemble, sees them."""
         ids = np.full((rows.num_rows, self.recipe.num_negatives), -1, dtype=np.int64)
-        for part in rows.blocks():
+        for part in rows.blocks(self._block_rows):
             block = self._open(0, part, self.positives_of(part.anchors))
-            ids[part.kept] = find_candidates(block, self.recipe, self._guards, self.corpus)
+            ids[part.kept] = find_candidates(block, self._guards, self.sources)
         return ids
 
     def blocks(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[Block]:
@@ -354,7 +320,7 @@ class HardNegativeMiner:
             ColumnError: a column is missing or holds no text.
             TextError: a text is None, empty or white space, and ``on_empty`` is "error".
         """
-        for rows in self._read(batch).blocks():
+        for rows in self._read(batch).blocks(self._block_rows):
             yield self._open(0, rows, self.positives_of(rows.anchors))
 
     @property
@@ -380,14 +346,31 @@ class HardNegativeMiner:
 
     @cached_property
     def _index(self) -> ApproximateIndex | None:
-        scorer = self._scorers[0][1]
+        scorer = self.scorer
         if self.recipe.index is None or not isinstance(scorer, DenseScorer):
             return None
         return ApproximateIndex(scorer, self.recipe.index)
 
+    @property
+    def scorer(self) -> Scorer:
+        """The teacher with the corpus, or the first teacher of an ensemble."""
+        return self._scorers[0][1]
+
+    @property
+    def sources(self) -> Sources:
+        """Where guards look things up."""
+        return Sources(self.recipe, self.corpus, self.store, self._groups)
+
+    @cached_property
+    def _block_rows(self) -> int:
+        most = sum(guard.most_excluded(self.sources) for guard in self._guards)
+        return min(BLOCK_ROWS, max(1, BLOCK_EXCLUDED // max(1, most)))
+
     def _prepare(self, teacher: Teacher, anchors: Iterator[pa.Array]) -> None:
         """Embed or index the corpus and the anchors, so that workers and later calls only read."""
         self._teacher = teacher
+        for guard in self._guards:
+            guard.prepare(self.sources)
         if isinstance(teacher, Ranker):
             warnings.warn(
                 "BM25 is the only teacher: in NV-Retriever's comparison its negatives trained a student worse (0.5002) "
@@ -415,55 +398,36 @@ class HardNegativeMiner:
         _ = self._scorers, self._index
         self.timings["index"] = time.perf_counter() - start
 
-    def _read(self, batch: Mapping[str, Sequence[Any]]) -> _Rows:
-        """Return the rows that have an anchor and a positive."""
-        names = (self.recipe.anchor_column_name, self.recipe.positive_column_name)
-        further = [name for guard in self._guards for name in guard.columns]
-        for name in (*names, *further):
-            if name not in batch:
-                raise ColumnError(f"Expected a column {name!r}, the batch has {', '.join(batch) or 'none'}.")
-        try:
-            anchors, positives = (pa.chunked_array([pa.array(list(batch[name]))]) for name in names)
-            pairs, empty = read_pairs(_as_text(anchors), _as_text(positives))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise ColumnError(
-                f"Expected strings in column {names[0]!r} and strings or lists of strings in {names[1]!r}, got others "
-                f"({error})."
-            ) from error
-        if len(empty) and self.recipe.on_empty == "error":
-            raise TextError(empty_message(f"columns {names[0]!r} and {names[1]!r} of every row", empty.tolist()))
-        own: list[list[str]] = [[] for _ in range(len(pairs.anchors))]
-        for row, text in zip(pairs.rows.tolist(), pairs.positives.to_pylist(), strict=True):
-            own[row].append(text)
-        kept = np.setdiff1d(np.arange(len(anchors)), empty)
-        columns = {name: [batch[name][row] for row in kept.tolist()] for name in further}
-        return _Rows(pairs.anchors.to_pylist(), own, columns, kept, len(anchors))
+    def _read(self, batch: Mapping[str, Sequence[Any]]) -> Rows:
+        return read_rows(batch, self.recipe, [name for guard in self._guards for name in guard.columns])
 
     @cached_property
     def _finished(self) -> FinishedRows:
         schema = mined_schema(self.recipe.num_negatives, len(self._guards), bool(self._names))
         positives = self._positives.digest if self._positives is not None else ""
-        key = digest_of(self.recipe.to_json(), self.corpus.digest, positives, schema.to_string())
+        groups = [f"{name} {found.digest}" for name, found in sorted(self._groups.items())]
+        key = digest_of(self.recipe.to_json(), self.corpus.digest, positives, *groups, schema.to_string())
         return FinishedRows(self.store.derived / "finished" / key, schema, len(self.corpus))
 
-    def _complete(self, rows: _Rows) -> Mined:
+    def _complete(self, rows: Rows) -> Mined:
         """Return one block of rows, those of an earlier run as it has kept them."""
         digests = digest_rows(rows.anchors, rows.own, rows.columns)
         table = self._finished.complete(digests, lambda missing: self._mine(rows.take(missing)).to_table())
         return Mined.from_table(table)
 
-    def _mine(self, rows: _Rows) -> Mined:
+    def _mine(self, rows: Rows) -> Mined:
         """Mine one block of rows."""
         known = self.positives_of(rows.anchors)
         if not self._names:
-            return mine_block(self._open(0, rows, known), self.recipe, self._guards, self.corpus, self._index)
+            block = self._open(0, rows, known)
+            return mine_block(block, self.scorer, self._guards, self.sources, self._index)
 
         def look(member: int, chosen: Ids) -> Block:
             return self._open(member, rows.take(chosen), known.take(chosen))
 
-        return mine_ensemble(look, rows.anchors, self.recipe, self._guards, self.corpus)
+        return mine_ensemble(look, rows.anchors, self._guards, self.sources)
 
-    def _open(self, member: int, rows: _Rows, known: Ragged) -> Block:
+    def _open(self, member: int, rows: Rows, known: Ragged) -> Block:
         """Return rows as a teacher of an ensemble sees them, or as the one teacher does."""
         name, scorer = self._scorers[member]
         with named_errors(name):
@@ -510,6 +474,7 @@ class HardNegativeMiner:
             "recipe": self.recipe.to_json(),
             "corpus": str(self.corpus.path),
             "positives": str(self._positives.path) if self._positives is not None else None,
+            "groups": json.dumps({name: str(groups.path) for name, groups in sorted(self._groups.items())}),
             "store": str(self.store.directory),
             "derived": str(self.store.derived),
         }
@@ -518,6 +483,7 @@ class HardNegativeMiner:
         self.recipe = Recipe.from_json(state["recipe"])
         self.corpus = Corpus(Path(state["corpus"]))
         self._positives = AnchorPositives(Path(state["positives"])) if state["positives"] else None
+        self._groups = {name: PassageGroups(Path(path)) for name, path in json.loads(state["groups"]).items()}
         self.store = EmbeddingStore(state["store"], derived=state["derived"])
         self.timings = {}
         self._guards = tuple(guard_from_dict(guard) for guard in self.recipe.guards)
@@ -564,32 +530,16 @@ class MineNegatives:
 mine_negatives = MineNegatives()
 
 
-def _collect(
-    dataset: AnyDataset, extra: Iterator[pa.Array], recipe: Recipe, store: EmbeddingStore
-) -> tuple[Corpus, AnchorPositives]:
-    """Read the dataset once: the corpus of all its positives and ``extra``, and the positives of every anchor."""
-    anchors: list[Digests] = []
-    positives: list[pa.Array] = []
-    for pairs in iter_pairs(dataset, recipe.anchor_column_name, recipe.positive_column_name, recipe.on_empty):
-        anchors.append(digest_texts(pairs.anchors.to_pylist())[pairs.rows])
-        positives.append(pairs.positives)
-    corpus = Corpus.build([*positives, *extra], store.derived / "corpora")
-    ids = np.concatenate([corpus.ids(chunk.to_pylist()) for chunk in positives])
-    return corpus, AnchorPositives.build(np.concatenate(anchors), ids, store.derived / "anchors")
-
-
-def _anchor_chunks(dataset: AnyDataset, recipe: Recipe) -> Iterator[pa.Array]:
-    for pairs in iter_pairs(dataset, recipe.anchor_column_name, recipe.positive_column_name, recipe.on_empty):
-        yield pairs.anchors
-
-
-def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Give a column of nothing but None, or of empty lists, its type."""
-    if pa.types.is_null(column.type):
-        return column.cast(pa.large_string())
-    if pa.types.is_list(column.type) and pa.types.is_null(column.type.value_type):
-        return column.cast(pa.list_(pa.large_string()))
-    return column
+def _check_guards(guards: Sequence[Guard], teacher: Teacher, method: Method) -> None:
+    """Refuse what cannot work with this teacher or method."""
+    members = list_members(teacher)
+    for guard in guards:
+        guard.check(members[0][1], method)
+        if guard.sifts and len(members) > 1:
+            raise ArgumentError(
+                f"The guard {guard.name!r} looks at one teacher's ranking, got an ensemble; name one teacher, or leave "
+                "the guard out."
+            )
 
 
 def _lists(values: npt.NDArray[Any], ids: Ids) -> Any:

@@ -11,12 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hn_datasets.approximate import ApproximateIndex
-from hn_datasets.guards import Block, Guard, Rule, merge, same_texts
+from hn_datasets.guards import Block, Guard, Rule, Sieve, Sources, merge, same_texts
 from hn_datasets.methods import RandomNegatives
 from hn_datasets.recipe import Recipe
 from hn_datasets.sampling import choose, draw_uniformly, row_seeds, sort_by_score
 from hn_datasets.search import Found, Search, k_best_below
-from hn_datasets.teachers.base import Floats, Ids, Scores
+from hn_datasets.sifting import sift
+from hn_datasets.teachers.base import Floats, Ids, Scorer, Scores
 from hn_datasets.texts import Corpus, Ragged, digest_texts
 
 
@@ -29,8 +30,9 @@ class Mined:
         positive_scores: shape ``[n]``, float32.
         ceilings: shape ``[n]``, float64.
         top_scores: shape ``[n]``, float32: the best passage that is no positive; NaN if there is none.
-        removals: shape ``[n, num_guards]``, int32: how many of the passages that the row would have without guards each
-            guard takes out.
+        removals: shape ``[n, num_guards]``, int32: how many passages each guard takes out. Of a rule for the search,
+            those among the passages that the row would have without guards; of a sieve, those that it refuses before
+            the row is full.
         teachers: shape ``[n, num_negatives]``, int64, the number of each negative's teacher; None where there is one.
     """
 
@@ -112,29 +114,90 @@ def open_block(
 
 
 def mine_block(
-    block: Block, recipe: Recipe, guards: Sequence[Guard], corpus: Corpus, index: ApproximateIndex | None = None
+    block: Block,
+    scorer: Scorer,
+    guards: Sequence[Guard],
+    sources: Sources,
+    index: ApproximateIndex | None = None,
 ) -> Mined:
-    """Pick the negatives of every row of a block; by exact search if there is no index."""
+    """Pick the negatives of every row of a block.
+
+    Args:
+        block: the rows.
+        scorer: searched again for rows that guards leave short.
+        guards: those of the recipe.
+        sources: the recipe, the corpus, and what guards look up.
+        index: searched first; exact search if None.
+    """
+    recipe, corpus = sources.recipe, sources.corpus
     find = k_best_below if index is None else index.k_best_below
     ceilings = recipe.method.ceiling(block.lowest)
     same = same_texts(block, corpus)
-    rules = [guard.rule(block, corpus) for guard in guards]
+    rules = [guard.rule(block, sources) for guard in guards]
+    sieves = [guard.sieve(block, sources) for guard in guards]
     seeds = row_seeds(recipe.seed or 0, digest_texts(block.anchors)) if recipe.draws else np.empty(0, np.uint64)
     wanted = recipe.method.skip + recipe.pool_size
     best = Search(np.full(len(ceilings), np.inf), 1, same)
     plain = Search(ceilings, wanted, same)
-    strict = guarded(plain, rules)
+    strict = guarded(Search(ceilings, _num_candidates(recipe, sieves, corpus), same), rules)
+    removals = np.zeros((len(ceilings), len(guards)), dtype=np.int32)
     if isinstance(recipe.method, RandomNegatives):
         (top,) = find(block.scores, [best])
         found, free = (_draw(block.scores, seeds, recipe, search) for search in (strict, plain))
     else:
-        searches = [strict, best, *([plain] if rules else [])]
+        searches = [strict, best, *([plain] if None in sieves else [])]
         found, top, *rest = find(block.scores, searches)
-        free = rest[0] if rules else found
+        free = rest[0] if rest else found
+        found = _sift(block, scorer, strict, found, sieves, recipe, removals)
         found = choose(found, recipe, seeds, passage_keys(corpus))
-    removals = [rule.refuses(block.scores, free.ids).sum(axis=1) for rule in rules]
-    counts = np.array(removals, np.int32).reshape(len(rules), len(ceilings)).T
-    return Mined(found, block.positive_scores, ceilings, top_scores_of(top), counts)
+    for number, (rule, sieve) in enumerate(zip(rules, sieves, strict=True)):
+        if sieve is None:
+            removals[:, number] = rule.refuses(block.scores, free.ids).sum(axis=1)
+    return Mined(found, block.positive_scores, ceilings, top_scores_of(top), removals)
+
+
+def _num_candidates(recipe: Recipe, sieves: Sequence[Sieve | None], corpus: Corpus) -> int:
+    """Return how many passages of each row the search has to find."""
+    at_once = max([1, *(sieve.num_candidates for sieve in sieves if sieve is not None)])
+    return recipe.method.skip + max(min(at_once, len(corpus)), recipe.pool_size)
+
+
+def _sift(
+    block: Block,
+    scorer: Scorer,
+    search: Search,
+    found: Found,
+    sieves: Sequence[Sieve | None],
+    recipe: Recipe,
+    removals: npt.NDArray[np.int32],
+) -> Found:
+    """Return the ``skip + pool_size`` best passages of every row that no sieve refuses.
+
+    Args:
+        block: the rows.
+        scorer: of the teacher.
+        search: what was asked.
+        found: its answer; the ``skip`` best stay where they are, and are no negatives.
+        sieves: of each guard, None where it has none.
+        recipe: says how many passages make a row full.
+        removals: shape ``[n, num_guards]``, where to put how many each guard with a sieve refused.
+    """
+    active = [number for number, sieve in enumerate(sieves) if sieve is not None]
+    if not active:
+        return found
+    skip = recipe.method.skip
+
+    def behind(whole: Found) -> Found:
+        return Found(whole.ids[:, skip:], whole.scores[:, skip:])
+
+    def search_again(rows: Ids, width: int) -> Found:
+        scores = scorer.scores([block.anchors[row] for row in rows.tolist()])
+        return behind(k_best_below(scores, [search.take(rows, skip + width)])[0])
+
+    chosen = [sieve for sieve in sieves if sieve is not None]
+    kept, removals[:, active] = sift(search_again, behind(found), chosen, recipe.pool_size)
+    ids = np.concatenate([found.ids[:, :skip], kept.ids], axis=1)
+    return Found(ids, np.concatenate([found.scores[:, :skip], kept.scores], axis=1))
 
 
 def top_scores_of(best: Found) -> Floats:
@@ -148,7 +211,7 @@ def passage_keys(corpus: Corpus) -> npt.NDArray[np.uint64]:
     return keys
 
 
-def find_candidates(block: Block, recipe: Recipe, guards: Sequence[Guard], corpus: Corpus) -> Ids:
+def find_candidates(block: Block, guards: Sequence[Guard], sources: Sources) -> Ids:
     """Return suspected positives: passages among the best that the ceiling, or their nearness to a positive, keeps out.
 
     Relabelling such passages trained better than throwing them away (RLHN, arXiv 2505.16967). What other guards keep
@@ -157,8 +220,9 @@ def find_candidates(block: Block, recipe: Recipe, guards: Sequence[Guard], corpu
     Returns:
         Shape ``[n, num_negatives]``, int64, those of the ``num_negatives`` best passages; -1 in the other places.
     """
-    rules = [guard.rule(block, corpus) for guard in guards]
-    best = Search(np.full(len(block.anchors), np.inf), recipe.num_negatives, same_texts(block, corpus))
+    recipe = sources.recipe
+    rules = [guard.rule(block, sources) for guard in guards]
+    best = Search(np.full(len(block.anchors), np.inf), recipe.num_negatives, same_texts(block, sources.corpus))
     (found,) = k_best_below(block.scores, [guarded(best, [replace(rule, nearness=None) for rule in rules])])
     suspected = found.scores >= recipe.method.ceiling(block.lowest)[:, None]
     for rule in rules:

@@ -59,7 +59,7 @@ def render_readme(
         split=json.dumps(next(iter(rows))),
         anchor=json.dumps(recipe.anchor_column_name, ensure_ascii=False),
         positive=json.dumps(recipe.positive_column_name, ensure_ascii=False),
-        table=fence(statistics.to_table(), "text"),
+        table=fence(statistics.to_table(recipe.guard_names), "text"),
         estimate=None if estimate is None else escape(estimate),
     )
 

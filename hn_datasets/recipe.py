@@ -157,6 +157,11 @@ class Recipe:
         return self.sampling != "top" or isinstance(self.method, RandomNegatives) or draws_teacher(self.teacher)
 
     @property
+    def guard_names(self) -> list[str]:
+        """What tables call the guards: the name, and the column where it has one."""
+        return [" ".join(str(guard[key]) for key in ("name", "column") if key in guard) for guard in self.guards]
+
+    @property
     def pool_size(self) -> int:
         """How many qualifying passages the search has to find for each row."""
         if self.sampling == "top":

@@ -53,6 +53,10 @@ class Nearness:
     positives: Ragged
     vectors: Floats
 
+    def take(self, rows: Ids) -> Nearness:
+        """Return the ceiling of some anchors (shape ``[n]``)."""
+        return Nearness(self.ceilings[rows], self.positives.take(rows), self.vectors)
+
     def refuses(self, passages: Floats, rows: Ids, ids: Ids) -> npt.NDArray[np.bool_]:
         """Return for each (anchor row, passage id) pair whether it is not below the ceiling, shape ``[n]``."""
         near = self.positives.take(rows)
@@ -79,6 +83,11 @@ class Search:
     excluded: Ragged
     blocked: npt.NDArray[np.bool_] | None = None
     nearness: Nearness | None = None
+
+    def take(self, rows: Ids, k: int) -> Search:
+        """Return the question to some anchors (shape ``[n]``), with another ``k``."""
+        nearness = self.nearness.take(rows) if self.nearness is not None else None
+        return Search(self.ceilings[rows], k, self.excluded.take(rows), self.blocked, nearness)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Texts: normalised forms, digests, the corpus of distinct passages, and the positives of every anchor."""
+"""Texts: normalised forms, digests, the corpus of distinct passages, and lists of passages by the digest of a text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -179,7 +179,11 @@ class Corpus:
 
     def ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the id of each text, shape ``[n]``, int64; -1 where the corpus does not have it."""
-        return find(self.digests, digest_texts(texts))
+        return self.ids_of_digests(digest_texts(texts))
+
+    def ids_of_digests(self, digests: Digests) -> npt.NDArray[np.int64]:
+        """Return the id of the text of each digest, shape ``[n]``, int64; -1 where the corpus does not have it."""
+        return find(self.digests, digests)
 
     def ids_of_same(self, texts: Sequence[str], rows: npt.NDArray[np.int64], num_rows: int) -> Ragged:
         """Return, for each row, the ids of all passages equal to one of its texts after ``normalise``.
@@ -197,6 +201,10 @@ class Corpus:
         starts = np.repeat(first - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) if len(texts) else first
         positions = starts + np.arange(counts.sum())
         return Ragged.from_pairs(np.repeat(rows, counts), found.values[positions], num_rows)
+
+    def have_form(self, keys: Digests) -> npt.NDArray[np.bool_]:
+        """Return which passages have one of these rising digests after ``normalise``, shape ``[len(self)]``."""
+        return find(keys, fixed_size_bytes(self._table["key"])) >= 0
 
     @cached_property
     def _key_order(self) -> npt.NDArray[np.int64]:
@@ -269,8 +277,8 @@ def _digest_column(texts: pa.Array, form: Callable[[str], str]) -> Digests:
     return np.concatenate([digest_texts(texts.slice(start, TAKEN_ROWS).to_pylist(), form) for start in blocks])
 
 
-class AnchorPositives:
-    """The corpus ids of all positives of every anchor, memory-mapped from one Arrow file."""
+class PassageLists:
+    """Lists of corpus ids, each under the digest of a text, memory-mapped from one Arrow file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -281,30 +289,54 @@ class AnchorPositives:
         self._ids = Ragged(offsets, table["ids"].combine_chunks().flatten().to_numpy())
 
     @classmethod
-    def build(cls, anchors: Digests, positives: npt.NDArray[np.int64], directory: Path) -> AnchorPositives:
-        """Write the positives of every distinct anchor to ``directory`` and open them.
+    def build(cls, keys: Digests, ids: npt.NDArray[np.int64], directory: Path) -> Self:
+        """Write the distinct ids of every distinct key to ``directory`` and open them.
 
         Args:
-            anchors: shape ``[n]``, the anchor's digest of n (anchor, positive) pairs, repeated anchors included.
-            positives: shape ``[n]``, int64, the corpus id of the positive of each pair.
+            keys: shape ``[n]``, the digests of n (key, id) pairs, repeated keys included.
+            ids: shape ``[n]``, int64, the corpus id of each pair.
             directory: where the file, named after its content, goes.
         """
-        distinct, rows = np.unique(anchors, return_inverse=True)
-        lists = Ragged.from_pairs(rows.astype(np.int64), positives, len(distinct))
+        distinct, rows = np.unique(keys, return_inverse=True)
+        lists = Ragged.from_pairs(rows.astype(np.int64), ids, len(distinct))
         path = directory / f"{digest_of(distinct.tobytes(), lists.offsets.tobytes(), lists.values.tobytes())}.arrow"
         if not path.exists():
-            ids = pa.LargeListArray.from_arrays(pa.array(lists.offsets), pa.array(lists.values))
-            write_arrow(pa.table({"digest": fixed_size_binary(distinct), "ids": ids}), path)
+            values = pa.LargeListArray.from_arrays(pa.array(lists.offsets), pa.array(lists.values))
+            write_arrow(pa.table({"digest": fixed_size_binary(distinct), "ids": values}), path)
         return cls(path)
 
     @property
     def digest(self) -> str:
-        """Digest of all anchors and their positives, 32 hexadecimal characters."""
+        """Digest of all keys and their lists, 32 hexadecimal characters."""
         return self.path.stem
 
-    def of(self, anchors: Sequence[str]) -> Ragged:
-        """Return the positives of each anchor; an empty list for an anchor that is not known."""
-        return self._ids.take(find(self.digests, digest_texts(anchors)))
+    def of(self, texts: Sequence[str]) -> Ragged:
+        """Return the list of each text; an empty one for a text that is no key."""
+        return self._ids.take(find(self.digests, digest_texts(texts)))
+
+
+class AnchorPositives(PassageLists):
+    """The corpus ids of all positives of every anchor."""
+
+
+class PassageGroups(PassageLists):
+    """The corpus ids of all passages of every group; a passage can be in several groups."""
+
+    @cached_property
+    def largest(self) -> int:
+        """Number of passages in the largest group."""
+        return int(self._ids.counts.max(initial=0))
+
+    def beside(self, ids: npt.NDArray[np.int64]) -> Ragged:
+        """Return, for each passage (shape ``[n]``), the passages of all its groups, itself among them."""
+        groups = self._groups.take(np.where(ids < len(self._groups), ids, -1))
+        passages = self._ids.take(groups.values)
+        return Ragged.from_pairs(np.repeat(groups.rows, passages.counts), passages.values, len(ids))
+
+    @cached_property
+    def _groups(self) -> Ragged:
+        """The groups of each passage, up to the last one that has any."""
+        return Ragged.from_pairs(self._ids.values, self._ids.rows, int(self._ids.values.max(initial=-1)) + 1)
 
 
 def find(sorted_digests: Digests, wanted: Digests) -> npt.NDArray[np.int64]:

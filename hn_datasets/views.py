@@ -13,13 +13,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from hn_datasets.guards import Block, Guard, Rule, merge, same_texts
+from hn_datasets.guards import Block, Guard, Rule, Sources, merge, same_texts
 from hn_datasets.picking import guarded, top_scores_of
-from hn_datasets.recipe import Recipe
 from hn_datasets.sampling import Uint64s, row_seeds
 from hn_datasets.search import Found, Nearness, Search, k_best_below
 from hn_datasets.teachers.base import Floats, Ids
-from hn_datasets.texts import Corpus, Ragged, digest_texts
+from hn_datasets.texts import Ragged, digest_texts
 
 FIRST_PIECE = 32
 """Passages of the first piece, at least: with MiniLM and BM25 it fills 93 % (cranfield) and 96 % (vaswani) of rows."""
@@ -34,16 +33,14 @@ Look = Callable[[int, Ids], Block]
 class Views:
     """A block of rows as all teachers see it; what is not asked for is not computed."""
 
-    def __init__(
-        self, look: Look, anchors: Sequence[str], recipe: Recipe, guards: Sequence[Guard], corpus: Corpus
-    ) -> None:
+    def __init__(self, look: Look, anchors: Sequence[str], guards: Sequence[Guard], sources: Sources) -> None:
         self.look = look
         self.anchors = anchors
         self.num_rows = len(anchors)
-        self.recipe = recipe
+        self.recipe = sources.recipe
         self.guards = guards
-        self.corpus = corpus
-        self.num_members = len(recipe.teacher["members"])
+        self.sources = sources
+        self.num_members = len(sources.recipe.teacher["members"])
         self._blocks: dict[int, Block] = {}
         self._same: Ragged | None = None
 
@@ -60,7 +57,7 @@ class Views:
     def take(self, rows: Ids) -> Views:
         """Return some of the rows."""
         anchors = [self.anchors[row] for row in rows.tolist()]
-        return Views(lambda member, some: self.look(member, rows[some]), anchors, self.recipe, self.guards, self.corpus)
+        return Views(lambda member, some: self.look(member, rows[some]), anchors, self.guards, self.sources)
 
     @cached_property
     def seeds(self) -> Uint64s:
@@ -70,12 +67,12 @@ class Views:
     @cached_property
     def rules(self) -> list[Rule]:
         """What the guards say of all rows, by the first teacher."""
-        return [guard.rule(self.block(0), self.corpus) for guard in self.guards]
+        return [guard.rule(self.block(0), self.sources) for guard in self.guards]
 
     def same(self, member: int) -> Ragged:
         """Return the passages that are never negatives of a row, which all teachers see alike."""
         if self._same is None:
-            self._same = same_texts(self.block(member), self.corpus)
+            self._same = same_texts(self.block(member), self.sources.corpus)
         return self._same
 
     def ceilings(self, member: int) -> npt.NDArray[np.float64]:

@@ -349,6 +349,58 @@ def test_the_examples_of_mine_run(tmp_path, minilm_path, monkeypatch):
         assert "negatives" in load_dataset(example[example.index("--output") + 1], split="train").column_names
 
 
+def test_mine_takes_guards_and_a_recipe_brings_its_own(tmp_path, minilm_path):
+    pairs = [{**pair, "day": number % 3} for number, pair in enumerate(PAIRS)]
+    Dataset.from_list(pairs).to_json(str(tmp_path / "pairs.jsonl"))
+    held_out = [{"text": pair["answer"].upper()} for pair in PAIRS[:2]]
+    Dataset.from_list(held_out).to_json(str(tmp_path / "test.jsonl"))
+    guards = ["similar-to-positive=0.8", "same-group=day", f"held-out={tmp_path / 'test.jsonl'}", "near-duplicate"]
+    mined = ["mine", tmp_path / "pairs.jsonl", "--teacher", minilm_path, "--method", "topk", "--num-negatives", 2]
+    options = [part for guard in guards for part in ("--guard", guard)]
+    done = call(*mined, *options, "--output", tmp_path / "one")
+    assert done.exit_code == 0, done.output
+    assert re.search(r"took out: similar-to-positive \d+, same-group day \d+, held-out \d+, near-dup", done.stdout)
+    rows = load_dataset(str(tmp_path / "one"), split="train")
+    days = {pair["answer"]: pair["day"] for pair in pairs}
+    for row in rows:
+        assert row["negatives"] and row["day"] not in {days[text] for text in row["negatives"]}
+        assert not {text.upper() for text in row["negatives"]} & {row["text"] for row in held_out}
+    recipe = tmp_path / "one/recipe.json"
+    assert call("mine", tmp_path / "pairs.jsonl", "--config", recipe, "--output", tmp_path / "two").exit_code == 0
+    assert load_dataset(str(tmp_path / "two"), split="train")["guard_removals"] == rows["guard_removals"]
+    call(
+        "mine",
+        tmp_path / "pairs.jsonl",
+        "--config",
+        recipe,
+        "--guard",
+        "near-duplicate=0.9",
+        "--output",
+        tmp_path / "x",
+    )
+    assert [guard["name"] for guard in json.loads((tmp_path / "x/recipe.json").read_text())["guards"]] == [
+        "near-duplicate"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("guard", "message"),
+    [
+        ("same-group", "Expected --guard as similar-to-positive[=PERCENTAGE], same-group=COLUMN, held-out="),
+        ("duplicates", "got 'duplicates'."),
+        ("near-duplicate=high", "Expected --guard with a number behind '=', got 'near-duplicate=high'."),
+        ("similar-to-positive=30", "SimilarToPositive needs a percentage in (0, 1], got 30.0"),
+        ("same-group=ticker", "Expected a column 'ticker', for SameGroup, the dataset has the columns"),
+        ("held-out=gone.jsonl", "got 'gone.jsonl': no such file."),
+        ("cross-encoder=gone", "Could not load the cross-encoder 'gone'"),
+    ],
+)
+def test_guards_that_mine_refuses_in_one_line(source, tmp_path, guard, message):
+    done = call("mine", source, "--teacher", "bm25", "--guard", guard, "--output", tmp_path / "mined")
+    assert done.exit_code == 1
+    assert message in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_the_examples_of_cache_run(source, tmp_path, minilm_path, monkeypatch):
     monkeypatch.setenv("HN_DATASETS_CACHE", str(tmp_path / "cache"))
     for number, example in enumerate(examples_of("cache")):

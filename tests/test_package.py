@@ -21,9 +21,13 @@ PACKAGE = ROOT / "hn_datasets"
 ORDER = [
     "errors", "methods", "modes", "threads", "files", "texts", "columns", "recipe",
     "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.token_batches", "teachers.dense",
+    "teachers.cross_encoder",
     "teachers.bm25_index", "teachers.bm25", "teachers.named", "teachers.ensemble", "teachers.loading", "teachers",
     "store", "finished", "products", "quantized", "scoring", "search", "inverted_lists", "list_building",
-    "approximate", "sampling", "guards", "picking", "views", "ensembling", "miner", "planning",
+    "approximate", "sampling", "collecting",
+    "guards.base", "guards.similar", "guards.groups", "guards.held_out", "guards.near_duplicate",
+    "guards.cross_encoder", "guards.loading", "guards", "sifting", "picking", "views", "ensembling", "rows", "miner",
+    "planning",
     "batches", "filling", "layouts", "normalizing", "formats", "statistics", "estimation.rates", "measurement",
     "estimation.settings", "estimation.results", "estimation.hiding", "estimation.judging", "estimation.calibration",
     "markdown", "readme", "record", "shards", "sources", "display",
@@ -36,8 +40,8 @@ ORDER = [
     "release.repository", "release.ownership", "release.history", "release.folders",
     "release.uploading", "release.publishing", "release",
     "estimation.report", "estimation.survey", "estimation", "ray_engine", "demo",
-    "commands.errors", "commands.sections", "commands.demo", "commands.teachers", "commands.mine", "commands.survey",
-    "commands.cache",
+    "commands.errors", "commands.sections", "commands.guards", "commands.demo", "commands.teachers", "commands.mine",
+    "commands.survey", "commands.cache",
     "commands.publish", "commands.audit", "commands.compare", "commands.reproduce", "commands", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH = ["methods", "statistics", "formats", "readme", "estimation.results"]

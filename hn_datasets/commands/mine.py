@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hn_datasets.commands.errors import one_line_errors, options_in_errors
+from hn_datasets.commands.guards import GUARD_FORMS, read_guards
 from hn_datasets.commands.sections import SectionedCommand, section_option
 from hn_datasets.errors import ArgumentError, HNDatasetsError
 from hn_datasets.methods import METHODS, Method, method_from_dict, method_from_name
@@ -81,6 +82,7 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
     "--relabel-candidates", is_flag=True, default=None, help="Keep suspected positives in a column of their own."
 )
 @method_option("--seed", type=int, help="Seed of everything that is drawn.")
+@method_option("--guard", "guards", multiple=True, help=f"Keep likely right answers out; repeatable: {GUARD_FORMS}.")
 @output_option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
 @output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
 @output_option("--plan", is_flag=True, help="Only estimate what it will take: minutes, disk and memory per stage.")
@@ -105,6 +107,7 @@ def mine_command(
       hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --method topk-percpos --margin 0.95 --output mined
       hn-datasets mine me/qa --teacher bm25 --tokenizer kiwi --num-negatives 4 --output mined
       hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --teacher bm25 --ensemble agree --output mined
+      hn-datasets mine me/qa --teacher BAAI/bge-m3 --method topk --guard similar-to-positive --output mined
       hn-datasets mine pairs.parquet --config mined/recipe.json --margin 0.9 --output mined-90
     """
     from hn_datasets.commands.teachers import choose_teacher
@@ -125,7 +128,7 @@ def mine_command(
     if as_json:
         click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
     else:
-        click.echo(record.statistics.to_table())
+        click.echo(record.statistics.to_table(record.recipe.guard_names))
         if record.estimate is not None:
             click.echo(record.estimate.describe())
         _show_row(mined, record)
@@ -180,6 +183,7 @@ def _mine(
     from hn_datasets.sources import describe_source, find_commit, load_source
 
     choices = _choices(recipe, options)
+    choices["guards"] = read_guards(options.pop("guards"), recipe)
     loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
     corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
     estimating = options.pop("estimate")

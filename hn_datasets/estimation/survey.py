@@ -73,6 +73,11 @@ def survey(
         raise ArgumentError(
             "Expected one teacher, whose scores a survey compares methods by, got an ensemble; name one of it."
         )
+    if sifting := [guard.name for guard in mining.get("guards", ()) if guard.sifts]:
+        raise ArgumentError(
+            f"Expected guards that a survey can search with, got {', '.join(sifting)}, which sift afterwards; leave "
+            "them out here, and mine with them."
+        )
     miner = HardNegativeMiner.from_dataset(
         dataset, teacher=teacher, method=TopK(), num_negatives=num_negatives, **mining
     )
@@ -159,7 +164,7 @@ class _Tally:
 def _search(miner: HardNegativeMiner, block: Block, settings: Sequence[Method], seed: int) -> list[Found]:
     """Return the negatives by every setting, shape ``[n, num_negatives]`` each, from one pass over the scores."""
     same, wanted = same_texts(block, miner.corpus), miner.recipe.num_negatives
-    rules = [guard.rule(block, miner.corpus) for guard in miner.guards]
+    rules = [guard.rule(block, miner.sources) for guard in miner.guards]
     searched = [method for method in settings if not isinstance(method, RandomNegatives)]
     answers = iter(
         k_best_below(
@@ -170,8 +175,8 @@ def _search(miner: HardNegativeMiner, block: Block, settings: Sequence[Method], 
     found = []
     for method in settings:
         if isinstance(method, RandomNegatives):
-            recipe = replace(miner.recipe, method=method, seed=seed)
-            found.append(mine_block(block, recipe, miner.guards, miner.corpus).found)
+            sources = replace(miner.sources, recipe=replace(miner.recipe, method=method, seed=seed))
+            found.append(mine_block(block, miner.scorer, miner.guards, sources).found)
         else:
             answer = next(answers)
             found.append(Found(answer.ids[:, method.skip :], answer.scores[:, method.skip :]))

@@ -58,6 +58,10 @@ def compute_again(inventory: Inventory, like: MiningStatistics | None = None) ->
     }
     if numbers.top_scores is not None:
         columns["top_score"] = numbers.top_scores
+    if numbers.removals is not None and numbers.removal_rows is not None:
+        ends = np.cumsum(np.bincount(numbers.removal_rows, minlength=len(numbers.uneven)))
+        lists = pa.array(np.concatenate([[0], ends]).astype(np.int64))
+        columns["guard_removals"] = pa.LargeListArray.from_arrays(lists, pa.array(numbers.removals))
     choices = {}
     if like is not None:
         bins = len(like.positive_score.bin_counts) or len(like.difference.bin_counts) or 1

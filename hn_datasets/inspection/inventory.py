@@ -56,7 +56,12 @@ def take_inventory(splits: DatasetDict, roles: Roles) -> Inventory:
         for column, digests in zip((block.anchors, block.positives, block.negatives), texts, strict=True):
             digests.append(digest_texts(as_strings(column)))
         part = block.numbers
-        moved = replace(part, positive_rows=part.positive_rows + start, negative_rows=part.negative_rows + start)
+        moved = replace(
+            part,
+            positive_rows=part.positive_rows + start,
+            negative_rows=part.negative_rows + start,
+            removal_rows=None if part.removal_rows is None else part.removal_rows + start,
+        )
         numbers.append(moved)
         start += len(block.anchors)
     anchors, positives, negatives = (np.concatenate([digest_texts([]), *digests]) for digests in texts)

@@ -47,6 +47,7 @@ class Roles:
         positive_score: a column of float.
         ceiling: a column of float.
         top_score: a column of float.
+        guard_removals: lists of int.
     """
 
     anchor: str
@@ -59,11 +60,13 @@ class Roles:
     ceiling: str | None = None
     top_score: str | None = None
     teachers: str | None = None
+    guard_removals: str | None = None
 
     @property
     def columns(self) -> list[str]:
         """All columns that have a role."""
-        optional = (self.label, self.ids, self.scores, self.positive_score, self.ceiling, self.top_score, self.teachers)
+        lists = (self.label, self.ids, self.scores, self.teachers, self.guard_removals)
+        optional = (*lists, self.positive_score, self.ceiling, self.top_score)
         return [self.anchor, self.positive, *self.negatives, *(name for name in optional if name is not None)]
 
     @property
@@ -125,6 +128,7 @@ def find_roles(
         ceiling=_first(types, ("ceiling",), _is_number),
         top_score=_first(types, ("top_score",), _is_number),
         teachers=_first(types, TEACHERS, _is_texts) if lists else None,
+        guard_removals=_first(types, ("guard_removals",), _is_list_of(pa.types.is_integer)),
     )
 
 

@@ -61,9 +61,11 @@ def list_choices(record: MiningRecord, metadata: CardMetadata) -> Iterator[tuple
         "the anchor, its positives in any row, and what differs from these only in case, white space or Unicode form "
         "(NFKC)",
     )
-    for guard in recipe.guards:
+    counts = record.statistics.guard_removals
+    for number, guard in enumerate(recipe.guards):
         if guard.get("name") != "duplicates":
-            yield "Guard", code_json(guard)
+            removed = f", took out {counts[number]:,} passages" if len(counts) == len(recipe.guards) else ""
+            yield "Guard", code_json({**guard, **name_folder(guard, "model")}) + removed
     if recipe.relabel_candidates:
         yield "Suspected positives", f"kept apart in the column {code('relabel_candidates')}"
     yield "Corpus", f"{record.corpus['passages']:,} distinct passages, digest {code(record.corpus['digest'])}"
@@ -192,7 +194,8 @@ def name_folder(spec: Mapping[str, Any], key: str) -> dict[str, str]:
 
 def hide_paths(recipe: Recipe) -> Recipe:
     """Return a recipe that names folders of this machine by their own names alone."""
-    return replace(recipe, teacher=_hide_paths_of(recipe.teacher))
+    guards = tuple({**guard, **name_folder(guard, "model")} for guard in recipe.guards)
+    return replace(recipe, teacher=_hide_paths_of(recipe.teacher), guards=guards)
 
 
 def _hide_paths_of(spec: Mapping[str, Any]) -> dict[str, Any]:

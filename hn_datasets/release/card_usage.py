@@ -76,6 +76,7 @@ _MEANINGS = {
     "ceiling": "every negative of the row scores strictly below; inf: no ceiling",
     "top_score": "the highest score of any passage that is no positive, ceiling ignored",
     "relabel_candidates": "passages that were kept out of the negatives because they may be right answers",
+    "guard_removals": "how many passages each guard took out, in the order of the recipe",
     "query_id": "number of the query",
     "query": "text of the query",
     "document_id": "number of the passage",

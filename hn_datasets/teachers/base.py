@@ -18,7 +18,9 @@ from hn_datasets.texts import Corpus
 if TYPE_CHECKING:
     import torch
 
-Role = Literal["anchor", "passage"]
+Role = Literal["anchor", "passage", "pair"]
+"""What a text is to an encoder; only cross-encoders know pairs."""
+
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Tile: TypeAlias = "Floats | npt.NDArray[np.int32] | torch.Tensor"
