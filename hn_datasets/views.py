@@ -144,7 +144,7 @@ class Views:
         """
         hopeless = np.empty(0, np.int64)
         for other in limits if len(rows) else ():
-            (lowest,) = k_best_below(self.look(other, rows).scores, [_take(self.search(other, 1), rows)])
+            (lowest,) = k_best_below(self.look(other, rows).scores, [self.search(other, 1).take(rows, 1)])
             silent = rows[lowest.ids[:, 0] < 0]
             if other == 0:
                 hopeless = silent
@@ -177,7 +177,7 @@ def _continue(search: Search, piece: Found, rows: Ids) -> Search:
 
     Nothing scores above the last of a piece; what scores like it is left out by its id, from this piece and others.
     """
-    following = _take(search, rows)
+    following = search.take(rows, min(8 * search.k, LARGEST_PIECE))
     ids, scores = piece.ids[rows], piece.scores[rows]
     last = scores[:, -1]
     owners, places = np.nonzero(scores == last[:, None])
@@ -186,16 +186,7 @@ def _continue(search: Search, piece: Found, rows: Ids) -> Search:
         following,
         ceilings=np.nextafter(last.astype(np.float64), np.inf),
         excluded=merge([following.excluded, tied], len(ids)),
-        k=min(8 * search.k, LARGEST_PIECE),
     )
-
-
-def _take(search: Search, rows: Ids) -> Search:
-    """Return a search for some of its rows."""
-    near = search.nearness
-    if near is not None:
-        near = replace(near, ceilings=near.ceilings[rows], positives=near.positives.take(rows))
-    return replace(search, ceilings=search.ceilings[rows], excluded=search.excluded.take(rows), nearness=near)
 
 
 def _append(found: Found, counts: Ids, rows: Ids, piece: Found, agreed: npt.NDArray[np.bool_]) -> None:
