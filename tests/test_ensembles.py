@@ -334,6 +334,27 @@ def test_skipped_rows_and_batches_without_negatives_keep_their_types(rows, tmp_p
         assert mined["negative_teachers"][:] == [[], ["precomputed"] * len(mined["negatives"][1])]
 
 
+def test_a_teacher_above_whose_ceiling_all_passages_are_has_no_say(rows, tmp_path):
+    """BM25 gives the positive 0, and no passage less; as the first teacher it has its say."""
+    teacher, _ = dense([("w1 w2", ["other words"]), *rows], 0)
+    dataset = Dataset.from_dict({"query": ["w1 w2"], "answers": [["other words"]]})
+    mined = {}
+    for name, members, mode in (
+        ("alone", None, None),
+        ("agree", [teacher, "bm25"], "agree"),
+        ("first", ["bm25", teacher], "agree"),
+        ("turns", [teacher, "bm25"], "intra-sample"),
+        ("turns of it", ["bm25", teacher], "intra-sample"),
+        ("ranks", [teacher, "bm25"], "mean-rank"),
+    ):
+        chosen = EnsembleTeacher(members, mode=mode) if members else teacher
+        miner = HardNegativeMiner.from_dataset(dataset, teacher=chosen, corpus=EXTRA, store=tmp_path)
+        mined[name] = miner(dataset[:])["negatives"][0]
+    assert len(mined["alone"]) == 4
+    assert list(mined["alone"]) == mined["agree"] == mined["turns"] == mined["ranks"]
+    assert len(mined["first"]) == len(mined["turns of it"]) == 0
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_rows_are_empty_where_nothing_is_below_the_ceilings(rows, tmp_path, mode):
     teacher = EnsembleTeacher([dense(rows, 0)[0], dense(rows, 1)[0]], mode=mode)
