@@ -10,7 +10,7 @@ hold it almost completely, the row goes on to more lists and in the end to exact
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numba
@@ -89,7 +89,7 @@ class ApproximateIndex:
             if not len(rows):
                 return answers
         rest = DenseScores(self._scorer, scores.exact.anchors[rows])
-        exact = k_best_below(rest, [_of_rows(search, rows) for search in searches])
+        exact = k_best_below(rest, [search.take(rows, search.k) for search in searches])
         _put(answers, exact, rows, np.ones(len(rows), dtype=bool))
         return answers
 
@@ -149,13 +149,6 @@ def _nothing(num_rows: int, k: int) -> Found:
     return Found(np.full((num_rows, k), -1, np.int64), np.full((num_rows, k), -np.inf, np.float32))
 
 
-def _of_rows(search: Search, rows: Ids) -> Search:
-    near = search.nearness
-    if near is not None:
-        near = replace(near, ceilings=near.ceilings[rows], positives=near.positives.take(rows))
-    return replace(search, ceilings=search.ceilings[rows], excluded=search.excluded.take(rows), nearness=near)
-
-
 def _put(answers: Sequence[Found], found: Sequence[Found], rows: Ids, chosen: npt.NDArray[np.bool_]) -> None:
     """Copy chosen rows of what was found to where they belong."""
     for answer, part in zip(answers, found, strict=True):
@@ -172,7 +165,7 @@ def _search_lists(
     capacity: int = CAPACITY,
 ) -> tuple[list[Found], npt.NDArray[np.bool_]]:
     """Return the best passages of the nearest lists for some rows, and for which of them that answers all searches."""
-    parts = [_of_rows(search, rows) for search in searches]
+    parts = [search.take(rows, search.k) for search in searches]
     answers, done, lost = [], np.ones(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
     read = _read(anchors.of_rows(rows), lists, parts, stage.num_lists, capacity)
     for search, candidates in zip(parts, read, strict=True):

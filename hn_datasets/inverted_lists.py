@@ -106,7 +106,7 @@ def load_faiss() -> Any:
     except ImportError as error:
         raise ArgumentError(
             f"Expected faiss for approximate search, which cannot be imported ({error}); run: "
-            'pip install "hn-datasets[faiss]", or leave index out.'
+            'pip install "hn-datasets[faiss]", or leave it out.'
         ) from error
     if is_forked():
         faiss.omp_set_num_threads(1)

@@ -68,7 +68,7 @@ def open_lists(passages: Floats, index: str) -> tuple[InvertedLists, Corpus8]:
     if corpus8 is None:
         raise ArgumentError(
             f"Expected vectors of similar lengths for index={index!r}, got some that are far longer than others; leave "
-            "index out."
+            "it out."
         )
     key, directory = digest_of(source.name, index, str(INDEX_VERSION)), source.parent
     found = _find(key, directory)
@@ -94,7 +94,7 @@ def check_size(index: str, num_passages: int) -> None:
     if num_passages < num_lists:
         raise ArgumentError(
             f"Expected a corpus of at least {num_lists:,} passages for index={index!r}, got {num_passages:,}; name "
-            "fewer lists, or leave index out."
+            "fewer lists, or leave it out."
         )
 
 

@@ -310,7 +310,7 @@ class HardNegativeMiner:
         ids = np.full((rows.num_rows, self.recipe.num_negatives), -1, dtype=np.int64)
         for part in rows.blocks(self._block_rows):
             block = self._open(0, part, self.positives_of(part.anchors))
-            ids[part.kept] = find_candidates(block, self._guards, self.sources)
+            ids[part.kept] = find_candidates(block, self._guards, self.sources, self._index)
         return ids
 
     def blocks(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[Block]:

@@ -211,7 +211,9 @@ def passage_keys(corpus: Corpus) -> npt.NDArray[np.uint64]:
     return keys
 
 
-def find_candidates(block: Block, guards: Sequence[Guard], sources: Sources) -> Ids:
+def find_candidates(
+    block: Block, guards: Sequence[Guard], sources: Sources, index: ApproximateIndex | None = None
+) -> Ids:
     """Return suspected positives: passages among the best that the ceiling, or their nearness to a positive, keeps out.
 
     Relabelling such passages trained better than throwing them away (RLHN, arXiv 2505.16967). What other guards keep
@@ -223,7 +225,8 @@ def find_candidates(block: Block, guards: Sequence[Guard], sources: Sources) -> 
     recipe = sources.recipe
     rules = [guard.rule(block, sources) for guard in guards]
     best = Search(np.full(len(block.anchors), np.inf), recipe.num_negatives, same_texts(block, sources.corpus))
-    (found,) = k_best_below(block.scores, [guarded(best, [replace(rule, nearness=None) for rule in rules])])
+    find = k_best_below if index is None else index.k_best_below
+    (found,) = find(block.scores, [guarded(best, [replace(rule, nearness=None) for rule in rules])])
     suspected = found.scores >= recipe.method.ceiling(block.lowest)[:, None]
     for rule in rules:
         if rule.nearness is not None:

@@ -1,14 +1,17 @@
 """Approximate search against brute force: exact where all lists are read, and full rows everywhere."""
 
+import itertools
 import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from datasets import Dataset
 
 from hn_datasets import BM25Teacher, HardNegativeMiner, PrecomputedTeacher, SimilarToPositive, TopK, TopKPercPos
 from hn_datasets.approximate import ApproximateIndex, choose_index
+from hn_datasets.cli import main
 from hn_datasets.errors import ArgumentError
 from hn_datasets.inverted_lists import Stage
 from hn_datasets.recipe import Recipe
@@ -16,6 +19,7 @@ from hn_datasets.scoring import DenseScorer
 from hn_datasets.search import Nearness, Search
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.texts import Corpus, Ragged
+from tests.static_model import WORDS, save_static_model
 
 NUM_ANCHORS, NUM_PASSAGES, DIMENSION = 60, 1500, 24
 ALL = 10**9
@@ -110,7 +114,8 @@ def test_few_lists_give_the_best_of_what_stands_in_them(world):
     list_of = np.empty(NUM_PASSAGES, np.int64)
     for number in range(16):
         list_of[index.lists.ids(number)] = number
-    assert max(len(set(list_of[ids])) for ids in found.ids) == 1
+    num_read = [len(set(list_of[ids])) for ids in found.ids]
+    assert np.mean(np.equal(num_read, 1)) > 0.9  # others are near a list of fewer than 4 passages
 
 
 @pytest.mark.parametrize("stages", [(), (Stage(1, ALL),), (Stage(1, 3),), (Stage(2, 20), Stage(6, 100))])
@@ -252,9 +257,9 @@ def test_mined_rows_say_how_they_were_searched(tmp_path):
     assert set(miner.__getstate__().values()) >= {miner.recipe.to_json()}
     same = [some == other for some, other in zip(approximate["negative_ids"], exact["negative_ids"], strict=True)]
     assert np.mean(same) > 0.9
-    assert all(len(ids) == 4 for ids in approximate["negative_ids"])
+    assert list(map(len, approximate["negative_ids"])) == list(map(len, exact["negative_ids"]))
     for row in approximate:
-        assert row["top_score"] >= row["negative_scores"][0]
+        assert row["top_score"] >= max(row["negative_scores"], default=-1)
 
 
 @pytest.mark.parametrize("index", [None, "exact", "auto"])
@@ -289,6 +294,22 @@ def test_an_index_has_no_effect_on_bm25(tmp_path, index):
     world = World(tmp_path)
     with pytest.raises(ArgumentError, match="has an effect only on a single teacher with vectors"):
         HardNegativeMiner.from_dataset(pairs_of(world), teacher=BM25Teacher(), index=index, store=world.store)
+
+
+def test_on_the_command_line(tmp_path):
+    texts = [" ".join(words) for words in itertools.product(WORDS[1:6], WORDS[3:9], WORDS[2:5])]
+    source, output = tmp_path / "pairs.jsonl", tmp_path / "mined"
+    Dataset.from_dict({"anchor": texts[:40], "positive": texts[40:80]}).to_json(str(source))
+    teacher = save_static_model(tmp_path / "model")
+    arguments = ["mine", source, "--teacher", teacher, "--index", "IVF4,SQ8", "--output", output]
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert Recipe.from_json((output / "recipe.json").read_text()).index == "IVF4,SQ8"
+    assert json.loads((output / "mining.json").read_text())["recipe"]["index"] == "IVF4,SQ8"
+    again = [*arguments[:-1], tmp_path / "again", "--config", output / "recipe.json", "--index", "exact"]
+    done = CliRunner().invoke(main, [str(argument) for argument in again], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "index" not in json.loads((tmp_path / "again" / "mining.json").read_text())["recipe"]
 
 
 def test_without_faiss_one_line_says_what_to_install(tmp_path, monkeypatch):

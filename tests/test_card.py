@@ -484,11 +484,13 @@ def test_what_scores_above_the_positive_is_spoken_of(method, sentence):
 
 def test_special_choices_are_told_only_where_they_were_made():
     guards = ({"name": "duplicates"}, {"name": "held-out"})
-    told = card_of(make_record(teacher={**DENSE, "roles_differ": True}, on_empty="skip", guards=guards))
+    teacher = {**DENSE, "roles_differ": True}
+    told = card_of(make_record(teacher=teacher, on_empty="skip", guards=guards, index="IVF64,SQ8"))
     assert "| Roles | the model itself encodes anchors and passages in two ways |" in told
     assert "| Rows with an empty text | skipped |" in told
+    assert "| Search | approximate, by inverted lists of FAISS, `IVF64,SQ8`;" in told
     assert told.count("| Guard |") == told.count('| Guard | `{"name": "held-out"}` |') == 1
-    assert not any(f"\n| {name} |" in card_of() for name in ("Roles", "Rows with an empty text", "Guard"))
+    assert not any(f"\n| {name} |" in card_of() for name in ("Roles", "Rows with an empty text", "Guard", "Search"))
 
 
 def test_tables_that_no_trainer_reads_are_told_as_such():

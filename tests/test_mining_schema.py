@@ -90,7 +90,15 @@ def test_every_method_and_sampling_passes(record, name, sampling):
     method = METHODS[name]()
     drawn = {"pool": 20, "seed": 3} if sampling != "top" else {}
     warm = {"temperature": 0.5} if "softmax" in sampling else {}
-    recipe = Recipe(record["recipe"]["teacher"], method=method, sampling=sampling, on_empty="skip", **drawn, **warm)
+    recipe = Recipe(
+        record["recipe"]["teacher"],
+        method=method,
+        sampling=sampling,
+        on_empty="skip",
+        index="IVF64,SQ8",
+        **drawn,
+        **warm,
+    )
     VALIDATOR.validate({**record, "recipe": json.loads(recipe.to_json())})
 
 

@@ -83,6 +83,7 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 )
 @method_option("--seed", type=int, help="Seed of everything that is drawn.")
 @method_option("--guard", "guards", multiple=True, help=f"Keep likely right answers out; repeatable: {GUARD_FORMS}.")
+@method_option("--index", metavar="INDEX", help="exact, auto, or inverted lists such as IVF4096,SQ8.  [default: exact]")
 @output_option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
 @output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
 @output_option("--plan", is_flag=True, help="Only estimate what it will take: minutes, disk and memory per stage.")
@@ -241,7 +242,8 @@ def _read_recipe(path: Path, *, with_teacher: bool, trust_remote_code: bool | No
 def _choices(recipe: Recipe | None, options: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of the miner: those of the recipe, overridden by options."""
     columns = ("anchor_column_name", "positive_column_name")
-    names = ("num_negatives", "sampling", "pool", "temperature", "seed", "relabel_candidates", "on_empty", *columns)
+    picking = ("sampling", "pool", "temperature", "seed", "relabel_candidates")
+    names = ("num_negatives", *picking, "on_empty", "index", *columns)
     given = {name: value for name in names if (value := options.pop(name)) is not None}
     method, margin = options.pop("method"), options.pop("margin")
     if method is None and margin is not None:

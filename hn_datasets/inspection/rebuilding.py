@@ -193,7 +193,7 @@ def rebuild_miner(
             corpus_column_name="text",
             guards=[guard_from_dict(guard) for guard in recipe.guards],
             store=store,
-            **{name: getattr(recipe, name) for name in (*same, "seed", "on_empty", "relabel_candidates")},
+            **{name: getattr(recipe, name) for name in (*same, "seed", "on_empty", "relabel_candidates", "index")},
         )
 
 

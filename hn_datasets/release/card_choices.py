@@ -69,6 +69,12 @@ def list_choices(record: MiningRecord, metadata: CardMetadata) -> Iterator[tuple
     if recipe.relabel_candidates:
         yield "Suspected positives", f"kept apart in the column {code('relabel_candidates')}"
     yield "Corpus", f"{record.corpus['passages']:,} distinct passages, digest {code(record.corpus['digest'])}"
+    if recipe.index is not None:
+        yield (
+            "Search",
+            f"approximate, by inverted lists of FAISS, {code(recipe.index)}; scores are exact, and rows that the lists "
+            "do not reach are searched exactly",
+        )
     yield "Pairs", _source(record, metadata)
     if recipe.on_empty == "skip":
         yield "Rows with an empty text", "skipped"
