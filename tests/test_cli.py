@@ -52,7 +52,12 @@ def test_mine_writes_data_and_recipe_and_prints_the_statistics(source, tmp_path,
                 "--num-negatives", 3, "--output", out)  # fmt: skip
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("Metric")
-    assert "Seconds: collect" in done.stderr
+    stages = ["load", "collect", "encode", "index", "search", "write"]
+    timings = json.loads((out / "mining.json").read_text())["timings"]
+    assert sorted(timings) == sorted(stages)
+    assert all(seconds > 0 for seconds in timings.values())
+    printed = ", ".join(rf"{stage} [\d.]+" for stage in stages)
+    assert re.search(f"^Seconds: {printed}$", done.stderr, re.MULTILINE)
     mined = load_dataset(str(out), split="train")
     assert mined.column_names[:3] == ["query", "answer", "negatives"]
     assert len(mined) == len(PAIRS)

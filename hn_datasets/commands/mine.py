@@ -110,7 +110,7 @@ def mine_command(
             click.echo(json.dumps(costs.to_dict()) if as_json else costs.to_table())
             return
         mined, record = _mine(source, recipe, _teacher(saved, options), num_proc, options)
-    write_mined(mined, record, output, overwrite=overwrite)
+    record = write_mined(mined, record, output, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
     else:
@@ -169,9 +169,13 @@ def _mine(
     loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
     corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
     loading["revision"] = find_commit(source, loading["revision"])
+    start = time.perf_counter()
     dataset = load_source(source, **loading)
     resolve_columns(dataset, choices.get("anchor_column_name"), choices.get("positive_column_name"))
-    miner = HardNegativeMiner.from_dataset(dataset, teacher=load_teacher(), **choices, **corpus)
+    teacher = load_teacher()
+    seconds = time.perf_counter() - start
+    miner = HardNegativeMiner.from_dataset(dataset, teacher=teacher, **choices, **corpus)
+    miner.timings = {"load": seconds, **miner.timings}
     start = time.perf_counter()
     with _workers_left_to_parent():
         mined = dataset.map(miner, batched=True, num_proc=num_proc, desc="Mining")
