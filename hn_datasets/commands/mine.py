@@ -18,7 +18,7 @@ import click
 
 from hn_datasets.commands.errors import one_line_errors, options_in_errors
 from hn_datasets.commands.sections import SectionedCommand, section_option
-from hn_datasets.errors import ArgumentError, HNDatasetsError
+from hn_datasets.errors import ArgumentError, HNDatasetsError, StoreError
 from hn_datasets.methods import METHODS, Method, method_from_dict, method_from_name
 
 if TYPE_CHECKING:
@@ -177,10 +177,29 @@ def _mine(
     miner = HardNegativeMiner.from_dataset(dataset, teacher=teacher, **choices, **corpus)
     miner.timings = {"load": seconds, **miner.timings}
     start = time.perf_counter()
-    with _workers_left_to_parent():
+    with _workers_left_to_parent(), _explain_full_cache():
         mined = dataset.map(miner, batched=True, num_proc=num_proc, desc="Mining")
     timings = {"search": time.perf_counter() - start}
     return mined, MiningRecord.of(mined, miner, source=describe_source(source, **loading), timings=timings)
+
+
+@contextlib.contextmanager
+def _explain_full_cache() -> Iterator[None]:
+    """Turn what ``map`` says when it cannot write its rows into one line.
+
+    Raises:
+        StoreError: the cache of ``datasets`` cannot be written.
+    """
+    try:
+        yield
+    except HNDatasetsError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            error.errno,
+            f"Could not write mined rows to the cache of datasets ({error.strerror or error}); free some space, or set "
+            "HF_DATASETS_CACHE to a larger disk, and run again.",
+        ) from error
 
 
 @contextlib.contextmanager
