@@ -9,7 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hn_datasets.estimation.calibration import calibrate, estimate_false_negatives
+    from hn_datasets.estimation.report import Survey
+    from hn_datasets.estimation.results import Calibration, FalseNegativeEstimate
+    from hn_datasets.estimation.survey import survey
     from hn_datasets.formats import format_dataset
+    from hn_datasets.guards import CrossEncoderGuard, HeldOut, NearDuplicate, SameGroup, SimilarToPositive
     from hn_datasets.inspection.audit import audit, audit_dataset
     from hn_datasets.inspection.comparison import compare
     from hn_datasets.inspection.reproduction import reproduce
@@ -22,21 +27,31 @@ if TYPE_CHECKING:
     from hn_datasets.store import EmbeddingStore
     from hn_datasets.teachers.bm25 import BM25Teacher
     from hn_datasets.teachers.dense import DenseTeacher
+    from hn_datasets.teachers.ensemble import EnsembleTeacher
     from hn_datasets.teachers.precomputed import PrecomputedTeacher
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "BM25Teacher": "teachers.bm25",
+    "Calibration": "estimation.results",
     "CardMetadata": "release.card_data",
+    "CrossEncoderGuard": "guards",
     "DenseTeacher": "teachers.dense",
     "EmbeddingStore": "store",
+    "EnsembleTeacher": "teachers.ensemble",
+    "FalseNegativeEstimate": "estimation.results",
     "HardNegativeMiner": "miner",
+    "HeldOut": "guards",
     "MiningStatistics": "statistics",
+    "NearDuplicate": "guards",
     "PrecomputedTeacher": "teachers.precomputed",
     "RandomNegatives": "methods",
     "Recipe": "recipe",
     "Release": "release.publishing",
+    "SameGroup": "guards",
+    "SimilarToPositive": "guards",
+    "Survey": "estimation.report",
     "TopK": "methods",
     "TopKAbs": "methods",
     "TopKMarginPos": "methods",
@@ -44,25 +59,37 @@ _MODULES = {
     "TopKShifted": "methods",
     "audit": "inspection.audit",
     "audit_dataset": "inspection.audit",
+    "calibrate": "estimation.calibration",
     "compare": "inspection.comparison",
     "compute_statistics": "statistics",
+    "estimate_false_negatives": "estimation.calibration",
     "format_dataset": "formats",
     "mine_negatives": "miner",
     "publish": "release.publishing",
     "reproduce": "inspection.reproduction",
+    "survey": "estimation.survey",
 }
 
 __all__ = [
     "BM25Teacher",
+    "Calibration",
     "CardMetadata",
+    "CrossEncoderGuard",
     "DenseTeacher",
     "EmbeddingStore",
+    "EnsembleTeacher",
+    "FalseNegativeEstimate",
     "HardNegativeMiner",
+    "HeldOut",
     "MiningStatistics",
+    "NearDuplicate",
     "PrecomputedTeacher",
     "RandomNegatives",
     "Recipe",
     "Release",
+    "SameGroup",
+    "SimilarToPositive",
+    "Survey",
     "TopK",
     "TopKAbs",
     "TopKMarginPos",
@@ -70,12 +97,15 @@ __all__ = [
     "TopKShifted",
     "audit",
     "audit_dataset",
+    "calibrate",
     "compare",
     "compute_statistics",
+    "estimate_false_negatives",
     "format_dataset",
     "mine_negatives",
     "publish",
     "reproduce",
+    "survey",
 ]
 
 

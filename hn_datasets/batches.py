@@ -24,7 +24,7 @@ OUTPUT_FORMATS: tuple[str, ...] = get_args(OutputFormat)
 TRAINABLE_FORMATS = OUTPUT_FORMATS[:4]
 SHORTAGES: tuple[str, ...] = get_args(Shortage)
 MINED_COLUMNS = ("negatives", "negative_ids", "negative_scores", "positive_score")
-OPTIONAL_COLUMNS = ("ceiling", "top_score")
+OPTIONAL_COLUMNS = ("ceiling", "top_score", "guard_removals", "negative_teachers", "relabel_candidates")
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 """The columns that the sentence-transformers trainer reads as the label."""
@@ -79,7 +79,8 @@ class Batch:
     Attributes:
         table: n rows of the mined dataset.
         positives: columns ``row`` (int64, below n, rising), ``text``, ``score`` (float32) and ``label`` 1.
-        negatives: the same with ``label`` 0, and ``id``; at most ``num_negatives`` for a row, the best first.
+        negatives: the same with ``label`` 0, and ``id``, and ``teacher`` of an ensemble; at most ``num_negatives`` for
+            a row, the best first.
     """
 
     table: pa.Table
@@ -118,6 +119,8 @@ def negatives_of(table: pa.Table, num_negatives: int) -> pa.Table:
     flat = lay_flat(np.repeat(np.arange(len(table)), counts), texts.cast(pa.string()), scores, 0).append_column(
         "id", ids
     )
+    if "negative_teachers" in table.column_names:
+        flat = flat.append_column("teacher", as_array(table["negative_teachers"]).flatten().cast(pa.string()))
     ranks = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
     return flat if counts.max(initial=0) <= num_negatives else flat.filter(pa.array(ranks < num_negatives))
 

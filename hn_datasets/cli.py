@@ -20,6 +20,10 @@ from hn_datasets import __version__
 COMMANDS = {
     "demo": ("demo", "Mine the docstrings of Python's standard library with a small packaged teacher."),
     "mine": ("mine", "Mine hard negatives for SOURCE: a Hub id, a Parquet, JSON Lines or CSV file, or a folder."),
+    "survey": (
+        "survey",
+        "Compare all methods on SOURCE by one search: hardness, false negatives, overlap; what to choose.",
+    ),
     "cache": ("cache", "List, size and prune the embedding store."),
     "publish": ("publish", "Publish DIR, a folder that `mine` wrote, as a version on the Hub, or as a folder."),
     "audit": ("audit", "Check a mined dataset, and whether its card, mining.json and data agree."),

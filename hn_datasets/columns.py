@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -34,11 +34,26 @@ class Pairs:
         anchors: n strings.
         positives: m strings, those of the first row first.
         rows: shape ``[m]``, int64, the row within the block that each positive belongs to.
+        columns: n values of each further column that was asked for.
     """
 
     anchors: pa.Array
     positives: pa.Array
     rows: npt.NDArray[np.int64]
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Passages:
+    """A block of passages of a corpus.
+
+    Attributes:
+        texts: n strings.
+        columns: n values of each further column that was asked for and is there.
+    """
+
+    texts: pa.Array
+    columns: Mapping[str, pa.Array]
 
 
 def splits_of(dataset: AnyDataset) -> dict[str, Dataset | IterableDataset]:
@@ -83,7 +98,41 @@ def resolve_columns(dataset: AnyDataset, anchor: str | None, positive: str | Non
     return anchor, positive
 
 
-def iter_pairs(dataset: AnyDataset, anchor: str, positive: str, on_empty: str) -> Iterator[Pairs]:
+def check_groups(dataset: AnyDataset, names: Sequence[str]) -> None:
+    """Check that every split has these columns, and that their values can name groups.
+
+    Raises:
+        ColumnError: a column is missing (says which there are), or holds neither strings nor numbers nor dates.
+    """
+    for split in splits_of(dataset).values() if names else ():
+        types = _column_types(split)
+        for name in names:
+            if name not in types:
+                raise ColumnError(f"Expected a column {name!r}, for SameGroup, the dataset has {_listed(types)}.")
+            if pa.types.is_nested(types[name]) or pa.types.is_binary(types[name]):
+                raise ColumnError(
+                    f"Expected strings, numbers or dates in column {name!r}, for SameGroup, got {types[name]}; name "
+                    "another column, or make one."
+                )
+
+
+def group_names(values: Iterable[Any]) -> list[str | None]:
+    """Return the group that each value names: numbers and dates as text; None where there is none, NaN or white space.
+
+    Args:
+        values: of a column, as Python, numpy or Arrow hold them.
+    """
+    names = []
+    for value in values:
+        plain = value.as_py() if isinstance(value, pa.Scalar) else value.item() if hasattr(value, "item") else value
+        nothing = plain is None or (isinstance(plain, float) and np.isnan(plain)) or not str(plain).strip()
+        names.append(None if nothing else str(plain))
+    return names
+
+
+def iter_pairs(
+    dataset: AnyDataset, anchor: str, positive: str, on_empty: str, further: Sequence[str] = ()
+) -> Iterator[Pairs]:
     """Read all splits in blocks of rows.
 
     Args:
@@ -91,6 +140,7 @@ def iter_pairs(dataset: AnyDataset, anchor: str, positive: str, on_empty: str) -
         anchor: a column of strings.
         positive: a column of strings or lists of strings.
         on_empty: ``"error"``, or ``"skip"`` to leave out rows without an anchor or a positive.
+        further: other columns to read, which have to be there.
 
     Raises:
         TextError: a text is None, empty or only white space and ``on_empty`` is ``"error"``; names the rows. Or a text
@@ -99,8 +149,11 @@ def iter_pairs(dataset: AnyDataset, anchor: str, positive: str, on_empty: str) -
     num_rows = 0
     empty_rows: list[int] = []
     for split in splits_of(dataset).values():
-        for table in _iter_tables(split, [anchor, positive]):
+        for table in _iter_tables(split, list(dict.fromkeys([anchor, positive, *further]))):
             pairs, empty = read_pairs(table[anchor], table[positive])
+            kept = np.ones(table.num_rows, dtype=bool)
+            kept[empty] = False
+            pairs = replace(pairs, columns={name: _flat(table[name]).filter(pa.array(kept)) for name in further})
             empty_rows.extend((num_rows + empty).tolist())
             num_rows += table.num_rows
             yield pairs
@@ -139,13 +192,45 @@ def empty_message(where: str, rows: Sequence[int]) -> str:
     )
 
 
+def iter_texts(dataset: AnyDataset, columns: Sequence[str] | None) -> Iterator[list[str]]:
+    """Read the texts of some columns of all splits in blocks; None is left out.
+
+    Args:
+        dataset: any dataset.
+        columns: strings or lists of strings; all such columns if None.
+
+    Raises:
+        ColumnError: a column is missing or holds no text, or there is no text column.
+    """
+    for split in splits_of(dataset).values():
+        types = _column_types(split)
+        texts = [name for name, kind in types.items() if _is_text(kind) or _is_text_list(kind)]
+        wrong = [name for name in columns if name not in texts] if columns is not None else []
+        if wrong or not texts:
+            named = f" in {', '.join(map(repr, wrong))}" if wrong else ""
+            raise ColumnError(f"Expected strings or lists of strings{named}, the dataset has {_listed(types)}.")
+        for table in _iter_tables(split, list(columns) if columns is not None else texts):
+            for column in table.columns:
+                values = _flat(column)
+                flat = values.flatten() if pa.types.is_nested(values.type) else values
+                yield flat.drop_null().to_pylist()
+
+
 def iter_passages(corpus: CorpusLike, column: str | None, on_empty: str) -> Iterator[pa.Array]:
-    """Read the passages of a corpus in blocks.
+    """Read the texts of a corpus in blocks; arguments and errors are those of ``iter_corpus``."""
+    return (block.texts for block in iter_corpus(corpus, column, on_empty))
+
+
+def iter_corpus(
+    corpus: CorpusLike, column: str | None, on_empty: str, further: Sequence[str] = ()
+) -> Iterator[Passages]:
+    """Read a corpus in blocks.
 
     Args:
         corpus: strings, a dataset, or the path of Parquet or JSON Lines files; ``*`` stands for many.
         column: the text column of a dataset or file; the only one, or the one named "text", if None.
         on_empty: ``"error"``, or ``"skip"`` to leave out None, empty and white-space passages.
+        further: other columns to read where they are there.
 
     Raises:
         TextError: a passage is empty and ``on_empty`` is ``"error"``; names the rows. Or a passage is no string, or
@@ -157,22 +242,36 @@ def iter_passages(corpus: CorpusLike, column: str | None, on_empty: str) -> Iter
     """
     empty_rows: list[int] = []
     start = 0
-    for chunk in _iter_corpus(corpus, column):
-        bad = is_empty(chunk)
+    for block in _iter_blocks(open_corpus(corpus), column, further):
+        bad = is_empty(block.texts)
         empty_rows.extend((start + np.flatnonzero(bad)).tolist())
-        start += len(chunk)
-        yield chunk.filter(pa.array(~bad))
+        start += len(block.texts)
+        kept = pa.array(~bad)
+        columns = {name: values.filter(kept) for name, values in block.columns.items()}
+        yield Passages(block.texts.filter(kept), columns)
     if empty_rows and on_empty == "error":
         raise TextError(empty_message("every passage of the corpus", empty_rows))
 
 
-def _iter_corpus(corpus: CorpusLike, column: str | None) -> Iterator[pa.Array]:
-    if isinstance(corpus, (str, Path)):
-        corpus = _open_files(str(corpus))
+def open_corpus(corpus: CorpusLike) -> Sequence[str] | Dataset | IterableDataset:
+    """Return a corpus that is a path as a dataset.
+
+    Raises:
+        DataSourceError: nothing is at the path, or it cannot be read.
+        ArgumentError: the path is neither Parquet nor JSON Lines.
+    """
+    return _open_files(str(corpus)) if isinstance(corpus, (str, Path)) else corpus
+
+
+def _iter_blocks(
+    corpus: Sequence[str] | Dataset | IterableDataset, column: str | None, further: Sequence[str]
+) -> Iterator[Passages]:
     if isinstance(corpus, (Dataset, IterableDataset)):
         name = _corpus_column(corpus, column)
-        for table in _iter_tables(corpus, [name]):
-            yield _flat(table[name]).cast(pa.large_string())
+        there = [other for other in further if other in _column_types(corpus)] if further else []
+        for table in _iter_tables(corpus, list(dict.fromkeys([name, *there]))):
+            texts = _flat(table[name]).cast(pa.large_string())
+            yield Passages(texts, {other: _flat(table[other]) for other in there})
         return
     if isinstance(corpus, Mapping) or not isinstance(corpus, Iterable):
         raise ArgumentError(
@@ -180,13 +279,13 @@ def _iter_corpus(corpus: CorpusLike, column: str | None) -> Iterator[pa.Array]:
         )
     if column is not None:
         raise ArgumentError("corpus_column_name has no effect on a list of strings; leave it out.")
-    texts: list[Any] = list(corpus)
-    wrong = next((text for text in texts if text is not None and not isinstance(text, str)), None)
+    listed: list[Any] = list(corpus)
+    wrong = next((text for text in listed if text is not None and not isinstance(text, str)), None)
     if wrong is not None:
         raise TextError(f"Expected a corpus of strings, got {type(wrong).__name__}: {str(wrong)[:60]!r}.")
-    for start in range(0, len(texts), READ_ROWS):
+    for start in range(0, len(listed), READ_ROWS):
         with refuse_surrogates():
-            yield pa.array(texts[start : start + READ_ROWS], type=pa.large_string())
+            yield Passages(pa.array(listed[start : start + READ_ROWS], type=pa.large_string()), {})
 
 
 @contextlib.contextmanager

@@ -47,12 +47,17 @@ def temporary_file(directory: Path) -> Iterator[IO[bytes]]:
                 Path(file.name).unlink(missing_ok=True)
                 raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(
-            error.errno,
-            f"Could not write to {directory} ({reason}); what was written before is kept: free some space, or set "
-            "HN_DATASETS_CACHE to a larger disk, and run again.",
-        ) from error
+        raise unwritable(directory, error) from error
+
+
+def unwritable(directory: Path, error: OSError) -> StoreError:
+    """Return the error that says that a folder of the store cannot be written to, and what to do."""
+    reason = error.strerror or str(error)
+    return StoreError(
+        error.errno,
+        f"Could not write to {directory} ({reason}); what was written before is kept: free some space, or set "
+        "HN_DATASETS_CACHE to a larger disk, and run again.",
+    )
 
 
 @contextlib.contextmanager
@@ -131,11 +136,22 @@ def write_checked(directory: Path, prefix: str, suffix: str, chunks: Iterable[by
 
 def is_intact(path: Path, prefix: str = "") -> bool:
     """Return whether the content of a file of ``write_checked`` still has the checksum in its name."""
+    return path.stem == prefix + _checksum(path)
+
+
+def rename_checked(path: Path, prefix: str, suffix: str) -> Path:
+    """Give a file that is written the name that ``write_checked`` would have given it; return its new path."""
+    named = path.with_name(f"{prefix}{_checksum(path)}{suffix}")
+    path.replace(named)
+    return named
+
+
+def _checksum(path: Path) -> str:
     state = xxhash.xxh3_128()
     with path.open("rb") as file:
         while chunk := file.read(1 << 22):
             state.update(chunk)
-    return path.stem == prefix + state.hexdigest()
+    return state.hexdigest()
 
 
 def write_shard(directory: Path, table: pa.Table) -> Path:

@@ -7,9 +7,10 @@ they came, so a run may go on with another batch size or another number of proce
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -105,7 +106,11 @@ class FinishedRows:
         return known, lines.drop_columns("digest"), first
 
 
-def digest_rows(anchors: Sequence[str], positives: Sequence[Sequence[str]]) -> Digests:
-    """Return the digest of each anchor with its own positives, shape ``[n]``."""
-    hexadecimal = (digest_of(anchor, *own) for anchor, own in zip(anchors, positives, strict=True))
+def digest_rows(
+    anchors: Sequence[str], positives: Sequence[Sequence[str]], columns: Mapping[str, Sequence[Any]]
+) -> Digests:
+    """Return the digest of each anchor with its own positives and what else decides its negatives, shape ``[n]``."""
+    further = [list(map(repr, values)) for values in columns.values()]
+    rows = zip(anchors, positives, *further, strict=True)
+    hexadecimal = (digest_of(anchor, *own, *map("column {}".format, rest)) for anchor, own, *rest in rows)
     return np.frombuffer(b"".join(map(bytes.fromhex, hexadecimal)), dtype=f"S{DIGEST_BYTES}")

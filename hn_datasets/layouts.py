@@ -84,7 +84,12 @@ def _labeled_lists(batch: Batch, layout: Layout) -> dict[str, pa.Array]:
 
 
 def _scored(batch: Batch, layout: Layout) -> dict[str, pa.Array]:
-    lists = {"negatives": "text", "negative_ids": "id", "negative_scores": "score"}
+    lists = {
+        "negatives": "text",
+        "negative_ids": "id",
+        "negative_scores": "score",
+        "negative_teachers": "teacher",
+    }
     optional = [name for name in OPTIONAL_COLUMNS if name in batch.table.column_names]
     return {
         name: as_lists(batch, batch.negatives, lists[name]) if name in lists else batch.table[name]

@@ -1,15 +1,22 @@
-"""The statistics of mined data as a measurement of the ``evaluate`` library."""
+"""What can be measured of mined data, as measurements of the ``evaluate`` library.
+
+They take plain lists, so they measure other people's negatives too. All of them work offline.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import evaluate
+import numpy as np
 from datasets import Features, List, Value
 
 from hn_datasets.errors import ColumnError
+from hn_datasets.estimation.rates import estimate_rate, jaccard
 from hn_datasets.statistics import compute_statistics
+from hn_datasets.texts import normalise
 
 _DESCRIPTION = "Distribution of the scores of positives and mined hard negatives, with signs of degenerate scores."
 _INPUTS = """
@@ -64,3 +71,138 @@ class HardNegativeStatistics(evaluate.Measurement):  # type: ignore[misc]
                 )
             columns["top_score"] = top_score
         return compute_statistics(columns, num_negatives=num_negatives, num_bins=num_bins).to_dict()
+
+
+class NegativeHardness(evaluate.Measurement):  # type: ignore[misc]
+    """How close negatives are to their anchors, by scores of one model.
+
+    Compare sets of negatives by the scores of the same model, and not by those that each was mined with.
+    """
+
+    def _info(self) -> evaluate.MeasurementInfo:
+        return evaluate.MeasurementInfo(
+            description="Mean score of the negatives, and how far below the positive of their row they lie.",
+            citation="",
+            inputs_description="""
+Args:
+    positive_score: one number for each row.
+    negative_scores: one list of numbers for each row, the scores of its negatives.
+
+Returns:
+    hardness: mean score of all negatives.
+    hardest: mean, over rows, of the best negative's score.
+    margin: mean, over negatives, of the positive's score minus the negative's.
+    above_positive: share of the negatives that score at least as high as the positive of their row.
+    num_negatives: how many negatives there are; where there is none, the others are None.
+""",
+            features=Features({"positive_score": Value("float32"), "negative_scores": List(Value("float32"))}),
+        )
+
+    def _compute(
+        self, *, positive_score: Sequence[float], negative_scores: Sequence[Sequence[float]]
+    ) -> dict[str, Any]:
+        """Return the means.
+
+        Raises:
+            ColumnError: a score is not a finite number.
+        """
+        counts = [len(row) for row in negative_scores]
+        scores = np.asarray([score for row in negative_scores for score in row], dtype=np.float64)
+        positives = np.repeat(np.asarray(positive_score, dtype=np.float64), counts)
+        if not np.isfinite(scores).all() or not np.isfinite(positives).all():
+            raise ColumnError(
+                "Expected finite scores of negatives and of the positives of their rows, got NaN or infinity; leave "
+                "such rows out."
+            )
+        if not len(scores):
+            return {"hardness": None, "hardest": None, "margin": None, "above_positive": None, "num_negatives": 0}
+        return {
+            "hardness": float(scores.mean()),
+            "hardest": float(np.mean([max(row) for row in negative_scores if len(row)])),
+            "margin": float((positives - scores).mean()),
+            "above_positive": float((scores >= positives).mean()),
+            "num_negatives": len(scores),
+        }
+
+
+class FalseNegativeRate(evaluate.Measurement):  # type: ignore[misc]
+    """Which share of the negatives are labelled as right answers, with an interval.
+
+    Texts, or ids as strings, are the same where they differ only in case, white space or Unicode form (NFKC).
+    """
+
+    def _info(self) -> evaluate.MeasurementInfo:
+        return evaluate.MeasurementInfo(
+            description="Share of negatives that relevance labels call right answers.",
+            citation="",
+            inputs_description="""
+Args:
+    anchor: one text for each row; rows of the same anchor count as one in the interval.
+    negatives: one list of texts for each row.
+    relevant: one list of texts for each row, all right answers of its anchor.
+    confidence: only for compute, of the interval; default: 0.95.
+
+Returns:
+    rate, low, high, confidence, num_anchors, num_negatives and num_false, as in ``hn_datasets.estimation.rates.Rate``.
+""",
+            features=Features(
+                {"anchor": Value("string"), "negatives": List(Value("string")), "relevant": List(Value("string"))}
+            ),
+        )
+
+    def _compute(
+        self,
+        *,
+        anchor: Sequence[str],
+        negatives: Sequence[Sequence[str]],
+        relevant: Sequence[Sequence[str]],
+        confidence: float = 0.95,
+    ) -> dict[str, Any]:
+        """Return the rate and its interval.
+
+        Raises:
+            ArgumentError: there is no negative, or ``confidence`` is out of range.
+        """
+        false: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
+        for name, row, labels in zip(anchor, negatives, relevant, strict=True):
+            right = {normalise(text) for text in labels}
+            false[name] += sum(normalise(text) in right for text in row)
+            counts[name] += len(row)
+        return estimate_rate([false[name] for name in counts], list(counts.values()), confidence).to_dict()
+
+
+class NegativeOverlap(evaluate.Measurement):  # type: ignore[misc]
+    """How many negatives two mined sets of the same rows have in common."""
+
+    def _info(self) -> evaluate.MeasurementInfo:
+        return evaluate.MeasurementInfo(
+            description="Jaccard index of two sets of (row, negative) pairs.",
+            citation="",
+            inputs_description="""
+Args:
+    first: one list of texts, or of ids as strings, for each row.
+    second: one list for each row, the negatives of the same row in the other set.
+
+Returns:
+    jaccard: pairs of a row and a negative in both sets, as a share of those in any; None where there is no negative.
+    same_rows: share of the rows with the same negatives in any order; None where there is no row.
+    num_common, num_first, num_second: numbers of pairs.
+""",
+            features=Features({"first": List(Value("string")), "second": List(Value("string"))}),
+        )
+
+    def _compute(self, *, first: Sequence[Sequence[str]], second: Sequence[Sequence[str]]) -> dict[str, Any]:
+        """Return the overlap."""
+        pairs = [(set(row), set(other)) for row, other in zip(first, second, strict=True)]
+        common, ones, others = (
+            sum(len(part) for part in parts)
+            for parts in ([a & b for a, b in pairs], [a for a, _ in pairs], [b for _, b in pairs])
+        )
+        return {
+            "jaccard": jaccard(common, ones, others),
+            "same_rows": sum(a == b for a, b in pairs) / len(pairs) if pairs else None,
+            "num_common": common,
+            "num_first": ones,
+            "num_second": others,
+        }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,30 +18,30 @@ import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 from sentence_transformers import SentenceTransformer
 
-from hn_datasets.columns import (
-    AnyDataset,
-    CorpusLike,
-    empty_message,
-    iter_pairs,
-    iter_passages,
-    read_pairs,
-    resolve_columns,
-)
-from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning, TextError, WeakTeacherWarning
+from hn_datasets.approximate import ApproximateIndex, check_index, choose_index
+from hn_datasets.collecting import Collected, collect_corpus, collect_dataset, iter_anchors
+from hn_datasets.columns import AnyDataset, CorpusLike, resolve_columns
+from hn_datasets.ensembling import mine_ensemble
+from hn_datasets.errors import ArgumentError, ShortRowsWarning, WeakTeacherWarning
 from hn_datasets.finished import FinishedRows, digest_rows
-from hn_datasets.guards import Duplicates, Guard, merge
-from hn_datasets.methods import Method, RandomNegatives, TopKPercPos
+from hn_datasets.guards import Block, Guard, Sources, describe_guards, guard_from_dict
+from hn_datasets.methods import Method, TopKPercPos
+from hn_datasets.modes import members_of
+from hn_datasets.picking import Mined, find_candidates, mine_block, mined_schema, open_block
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
-from hn_datasets.sampling import choose, draw_uniformly, row_seeds, sort_by_score
-from hn_datasets.scoring import open_scorer
-from hn_datasets.search import Found, Search, k_best_below
+from hn_datasets.rows import Rows, read_rows
+from hn_datasets.scoring import DenseScorer, open_scorer
 from hn_datasets.store import EmbeddingStore
-from hn_datasets.teachers.base import Encoder, Floats, Ids, Ranker, Scorer, Scores, Teacher
+from hn_datasets.teachers.base import Encoder, Ids, Ranker, Scorer, Teacher
+from hn_datasets.teachers.ensemble import EnsembleTeacher, list_members, named_errors
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
-from hn_datasets.texts import AnchorPositives, Corpus, Digests, Ragged, digest_of, digest_texts
+from hn_datasets.texts import AnchorPositives, Corpus, PassageGroups, Ragged, digest_of, digest_texts
 
 BLOCK_ROWS = 2048
 """Anchors searched at once: tiles of 2,048 x 4,096 scores were the fastest on two cores."""
+
+BLOCK_EXCLUDED = 1 << 22
+"""Passages that guards may list for the rows of a block, all together: 32 MiB of ids."""
 
 MINED_FEATURES = Features(
     {
@@ -54,38 +55,16 @@ MINED_FEATURES = Features(
 )
 """The columns that mining adds."""
 
+GUARD_FEATURES = Features({"guard_removals": List(Value("int32"))})
+"""Added with guards: for each, how many passages it takes out; see ``picking.Mined``."""
+
+ENSEMBLE_FEATURES = Features({"negative_teachers": List(Value("string"))})
+"""Added by an ensemble: the teacher of each negative."""
+
+RELABEL_FEATURES = Features({"relabel_candidates": List(Value("string"))})
+"""Added on request: suspected positives, the best first."""
+
 TeacherLike = str | Path | SentenceTransformer | Teacher
-
-
-@dataclass(frozen=True)
-class _Mined:
-    """The added columns of a block of rows, as arrays; shapes ``[n, k]``, ``[n]``, ``[n]`` and ``[n]``."""
-
-    found: Found
-    positive_scores: Floats
-    ceilings: npt.NDArray[np.float64]
-    top_scores: Floats
-
-    def to_table(self, num_negatives: int) -> pa.Table:
-        """Return one line for each row, with the columns of ``_mined_schema``."""
-        missing = num_negatives - self.found.ids.shape[1]
-        ids = np.pad(self.found.ids, ((0, 0), (0, missing)), constant_values=-1)
-        scores = np.pad(self.found.scores, ((0, 0), (0, missing)), constant_values=-np.inf)
-        lists = [pa.FixedSizeListArray.from_arrays(pa.array(each.reshape(-1)), num_negatives) for each in (ids, scores)]
-        single = [pa.array(each) for each in (self.positive_scores, self.ceilings, self.top_scores)]
-        return pa.table([*lists, *single], schema=_mined_schema(num_negatives))
-
-    @classmethod
-    def from_table(cls, table: pa.Table) -> _Mined:
-        """Return the block whose ``to_table`` this is."""
-        ids, scores, *single = (column.combine_chunks() for column in table.columns)
-        found = Found(*(each.flatten().to_numpy().reshape(len(table), -1) for each in (ids, scores)))
-        return cls(found, *(each.to_numpy() for each in single))
-
-
-def _mined_schema(num_negatives: int) -> pa.Schema:
-    lists = {"ids": pa.list_(pa.int64(), num_negatives), "scores": pa.list_(pa.float32(), num_negatives)}
-    return pa.schema({**lists, "positive_score": pa.float32(), "ceiling": pa.float64(), "top_score": pa.float32()})
 
 
 class HardNegativeMiner:
@@ -103,14 +82,15 @@ class HardNegativeMiner:
     """
 
     def __init__(
-        self, recipe: Recipe, corpus: Corpus, positives: AnchorPositives | None, store: EmbeddingStore
+        self, recipe: Recipe, collected: Collected, store: EmbeddingStore, guards: Sequence[Guard] = ()
     ) -> None:
         self.recipe = replace(recipe, algorithm_version=ALGORITHM_VERSION)
-        self.corpus = corpus
+        self.corpus = corpus = collected.corpus
         self.store = store
         self.timings: dict[str, float] = {}
-        self._positives = positives
-        self._guards: tuple[Guard, ...] = (Duplicates(),)
+        self._positives = collected.positives
+        self._groups = collected.groups
+        self._guards = tuple(guards)
         wanted = recipe.method.skip + recipe.pool_size
         if len(corpus) <= wanted:
             warnings.warn(
@@ -121,7 +101,7 @@ class HardNegativeMiner:
             )
 
     @classmethod
-    def from_dataset(
+    def from_dataset(  # noqa: PLR0913 - everything that decides the result
         cls,
         dataset: AnyDataset,
         *,
@@ -136,7 +116,10 @@ class HardNegativeMiner:
         pool: int | None = None,
         temperature: float | None = None,
         seed: int | None = None,
+        guards: Sequence[Guard] = (),
+        relabel_candidates: bool = False,
         on_empty: OnEmpty = "error",
+        index: str | None = None,
         query_prompt: str | None = None,
         corpus_prompt: str | None = None,
         batch_size: int | None = None,
@@ -160,7 +143,12 @@ class HardNegativeMiner:
             pool: how many of the best passages are drawn from.
             temperature: of the softmax.
             seed: of everything that is drawn.
+            guards: rules that keep likely false negatives out, for instance ``(SimilarToPositive(),)``.
+            relabel_candidates: add a column of suspected positives: those of the ``num_negatives`` best passages that
+                the ceiling or ``SimilarToPositive`` keeps out, by the first teacher of an ensemble. Costs a search.
             on_empty: "error", or "skip" rows without a text.
+            index: exact search if None or "exact"; "auto" or a FAISS factory string such as "IVF4096,SQ8" for
+                approximate search of millions of passages, see ``Recipe``.
             query_prompt: see ``DenseTeacher``, as are ``corpus_prompt`` and ``batch_size``.
             corpus_prompt: put before every passage.
             batch_size: texts per forward pass of the teacher.
@@ -176,27 +164,33 @@ class HardNegativeMiner:
         """
         anchor, positive = resolve_columns(dataset, anchor_column_name, positive_column_name)
         draft = Recipe(
-            teacher={},
+            teacher=teacher.spec() if isinstance(teacher, EnsembleTeacher) else {},
             method=method if method is not None else TopKPercPos(),
             num_negatives=num_negatives,
             sampling=sampling,
             pool=pool,
             temperature=temperature,
             seed=seed,
+            guards=describe_guards(guards),
+            relabel_candidates=relabel_candidates,
             anchor_column_name=anchor,
             positive_column_name=positive,
             on_empty=on_empty,
+            index=index,
         )
         if corpus is None and corpus_column_name is not None:
             raise ArgumentError("corpus_column_name has no effect without a corpus; leave it out.")
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
+        _check_guards(guards, ready, draft.method)
+        check_index(index, ready)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
-        extra = iter_passages(corpus, corpus_column_name, on_empty) if corpus is not None else iter(())
+        columns = [name for guard in guards for name in guard.columns]
         start = time.perf_counter()
-        built, positives = _collect(dataset, extra, draft, store)
-        miner = cls(replace(draft, teacher=ready.spec()), built, positives, store)
+        collected = collect_dataset(dataset, corpus, corpus_column_name, draft, columns, store)
+        chosen = choose_index(index, len(collected.corpus))
+        miner = cls(replace(draft, teacher=ready.spec(), index=chosen), collected, store, guards)
         miner.timings["collect"] = time.perf_counter() - start
-        miner._prepare(ready, _anchor_chunks(dataset, draft))
+        miner._prepare(ready, iter_anchors(dataset, draft))
         return miner
 
     @classmethod
@@ -214,7 +208,10 @@ class HardNegativeMiner:
         pool: int | None = None,
         temperature: float | None = None,
         seed: int | None = None,
+        guards: Sequence[Guard] = (),
+        relabel_candidates: bool = False,
         on_empty: OnEmpty = "error",
+        index: str | None = None,
         query_prompt: str | None = None,
         corpus_prompt: str | None = None,
         batch_size: int | None = None,
@@ -226,29 +223,56 @@ class HardNegativeMiner:
         occur in several rows, use ``from_dataset``. Arguments and errors are those of ``from_dataset``.
         """
         draft = Recipe(
-            teacher={},
+            teacher=teacher.spec() if isinstance(teacher, EnsembleTeacher) else {},
             method=method if method is not None else TopKPercPos(),
             num_negatives=num_negatives,
             sampling=sampling,
             pool=pool,
             temperature=temperature,
             seed=seed,
+            guards=describe_guards(guards),
+            relabel_candidates=relabel_candidates,
             anchor_column_name=anchor_column_name,
             positive_column_name=positive_column_name,
             on_empty=on_empty,
+            index=index,
         )
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
+        _check_guards(guards, ready, draft.method)
+        check_index(index, ready)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+        columns = [name for guard in guards for name in guard.columns]
         start = time.perf_counter()
-        built = Corpus.build(iter_passages(corpus, corpus_column_name, on_empty), store.derived / "corpora")
-        miner = cls(replace(draft, teacher=ready.spec()), built, None, store)
+        collected = collect_corpus(corpus, corpus_column_name, draft, columns, store)
+        chosen = choose_index(index, len(collected.corpus))
+        miner = cls(replace(draft, teacher=ready.spec(), index=chosen), collected, store, guards)
         miner.timings["collect"] = time.perf_counter() - start
         miner._prepare(ready, iter(()))
         return miner
 
     def features(self, features: Features) -> Features:
         """Return the features of the mined dataset: those given, and the added columns."""
-        return Features({**features, **MINED_FEATURES})
+        of_guards, of_teachers = GUARD_FEATURES if self._guards else {}, ENSEMBLE_FEATURES if self._names else {}
+        on_request = RELABEL_FEATURES if self.recipe.relabel_candidates else {}
+        return Features({**features, **MINED_FEATURES, **of_guards, **of_teachers, **on_request})
+
+    def positives_of(self, anchors: Sequence[str]) -> Ragged:
+        """Return the corpus ids of all positives that the miner knows of each anchor, beside those of a row itself."""
+        return self._positives.of(anchors) if self._positives is not None else _no_lists(len(anchors))
+
+    def with_method(self, method: Method, *, forget_positives: bool = False) -> HardNegativeMiner:
+        """Return a miner with another method and everything else the same; nothing is embedded or indexed again.
+
+        Args:
+            method: the ceiling.
+            forget_positives: know only the positives of the row itself, to try out what becomes of the others.
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.__dict__.pop("_finished", None)  # the rows of this recipe
+        other.recipe = replace(self.recipe, method=method)
+        other._positives = None if forget_positives else self._positives
+        return other
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Return the added columns for a batch of rows.
@@ -260,7 +284,9 @@ class HardNegativeMiner:
             ``negatives`` (texts, best first), ``negative_ids`` (int64, rows of the corpus), ``negative_scores``
             (float32, falling), ``positive_score`` (float32, the lowest of the row's positives), ``ceiling`` (float64,
             every negative is strictly below; inf if there is none) and ``top_score`` (float32, the best passage that is
-            no positive, ceiling or not). A skipped row has no negatives and NaN.
+            no positive, ceiling or not). With guards also ``guard_removals`` (int32): for each, how many passages it
+            took out; an ensemble adds ``negative_teachers``, the name of each negative's teacher. A skipped row has no
+            negatives and NaN.
 
         Raises:
             ColumnError: a column is missing or holds no text.
@@ -268,29 +294,83 @@ class HardNegativeMiner:
         """
         return self._add_columns(batch, self._complete)
 
-    def mine_anew(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    def mine_anew(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         """Return what calling the miner returns, but search every row, also those that an earlier run has finished."""
         return self._add_columns(batch, self._mine)
 
-    def _add_columns(
-        self, batch: Mapping[str, Sequence[Any]], mine: Callable[[list[str], list[list[str]]], _Mined]
-    ) -> dict[str, list[Any]]:
-        anchors, positives, num_rows, kept = self._read(batch)
-        mined = [
-            mine(anchors[start : start + BLOCK_ROWS], positives[start : start + BLOCK_ROWS])
-            for start in range(0, len(anchors), BLOCK_ROWS)
-        ]
-        return self._columns(mined, kept, num_rows)
+    def _add_columns(self, batch: Mapping[str, Sequence[Any]], mine: Callable[[Rows], Mined]) -> dict[str, Any]:
+        rows = self._read(batch)
+        columns = self._columns([(block.kept, mine(block)) for block in rows.blocks(self._block_rows)], rows.num_rows)
+        if self.recipe.relabel_candidates:
+            columns["relabel_candidates"] = self._texts(self._candidates(rows))
+        return columns
+
+    def _candidates(self, rows: Rows) -> Ids:
+        """Return suspected positives as the one teacher, or the first of an ensemble, sees them."""
+        ids = np.full((rows.num_rows, self.recipe.num_negatives), -1, dtype=np.int64)
+        for part in rows.blocks(self._block_rows):
+            block = self._open(0, part, self.positives_of(part.anchors))
+            ids[part.kept] = find_candidates(block, self._guards, self.sources)
+        return ids
+
+    def blocks(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[Block]:
+        """Yield the rows of a batch, in blocks, with their positives scored; rows without a text are left out.
+
+        Raises:
+            ColumnError: a column is missing or holds no text.
+            TextError: a text is None, empty or white space, and ``on_empty`` is "error".
+        """
+        for rows in self._read(batch).blocks(self._block_rows):
+            yield self._open(0, rows, self.positives_of(rows.anchors))
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """The guards of the recipe."""
+        return self._guards
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """Names of the teachers of an ensemble; none for another teacher."""
+        return tuple(members_of(self.recipe.teacher))
 
     @cached_property
-    def _scorer(self) -> Scorer:
+    def _scorers(self) -> list[tuple[str | None, Scorer]]:
+        """Name and scorer of every teacher of an ensemble, or the scorer of the one teacher, without a name."""
         # Whoever made the miner has had the teacher; a worker that was not forked only loads it again.
         teacher = teacher_from_spec(self.recipe.teacher, trust_remote_code=True)
-        return open_scorer(teacher, self.corpus, self.store)
+        scorers: list[tuple[str | None, Scorer]] = []
+        for name, member in list_members(teacher):
+            with named_errors(name):
+                scorers.append((name, open_scorer(member, self.corpus, self.store)))
+        return scorers
+
+    @cached_property
+    def _index(self) -> ApproximateIndex | None:
+        scorer = self.scorer
+        if self.recipe.index is None or not isinstance(scorer, DenseScorer):
+            return None
+        return ApproximateIndex(scorer, self.recipe.index)
+
+    @property
+    def scorer(self) -> Scorer:
+        """The teacher with the corpus, or the first teacher of an ensemble."""
+        return self._scorers[0][1]
+
+    @property
+    def sources(self) -> Sources:
+        """Where guards look things up."""
+        return Sources(self.recipe, self.corpus, self.store, self._groups)
+
+    @cached_property
+    def _block_rows(self) -> int:
+        most = sum(guard.most_excluded(self.sources) for guard in self._guards)
+        return min(BLOCK_ROWS, max(1, BLOCK_EXCLUDED // max(1, most)))
 
     def _prepare(self, teacher: Teacher, anchors: Iterator[pa.Array]) -> None:
         """Embed or index the corpus and the anchors, so that workers and later calls only read."""
         self._teacher = teacher
+        for guard in self._guards:
+            guard.prepare(self.sources)
         if isinstance(teacher, Ranker):
             warnings.warn(
                 "BM25 is the only teacher: in NV-Retriever's comparison its negatives trained a student worse (0.5002) "
@@ -298,137 +378,95 @@ class HardNegativeMiner:
                 WeakTeacherWarning,
                 stacklevel=3,
             )
+        members = list_members(teacher)
+        for name, member in members if len(members) > 1 else ():
+            if isinstance(member, Ranker):  # before anything is encoded: what it lacks shows now
+                with named_errors(name):
+                    open_scorer(member, self.corpus, self.store)
         start = time.perf_counter()
-        if isinstance(teacher, Encoder):
-            self.store.embed(teacher, "passage", self.corpus.column, self.corpus.digests)
-            chunks = list(anchors)
-            if chunks:
-                texts = pa.chunked_array(chunks)
-                self.store.embed(teacher, "anchor", texts, digest_texts(texts.to_pylist()))
+        encoders = [(name, member) for name, member in members if isinstance(member, Encoder)]
+        chunks = list(anchors) if encoders else []
+        for name, encoder in encoders:
+            with named_errors(name):
+                self.store.embed(encoder, "passage", self.corpus.column, self.corpus.digests)
+                if chunks:
+                    texts = pa.chunked_array(chunks)
+                    self.store.embed(encoder, "anchor", texts, digest_texts(texts.to_pylist()))
+        if encoders:
             self.timings["encode"] = time.perf_counter() - start
             start = time.perf_counter()
-        _ = self._scorer
+        _ = self._scorers, self._index
         self.timings["index"] = time.perf_counter() - start
 
-    def _read(self, batch: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[list[str]], int, Ids]:
-        """Return anchors and positives of the rows that have both, the number of rows, and the kept rows' numbers."""
-        names = (self.recipe.anchor_column_name, self.recipe.positive_column_name)
-        for name in names:
-            if name not in batch:
-                raise ColumnError(f"Expected a column {name!r}, the batch has {', '.join(batch) or 'none'}.")
-        try:
-            anchors, positives = (pa.chunked_array([pa.array(list(batch[name]))]) for name in names)
-            pairs, empty = read_pairs(_as_text(anchors), _as_text(positives))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise ColumnError(
-                f"Expected strings in column {names[0]!r} and strings or lists of strings in {names[1]!r}, got others "
-                f"({error})."
-            ) from error
-        if len(empty) and self.recipe.on_empty == "error":
-            raise TextError(empty_message(f"columns {names[0]!r} and {names[1]!r} of every row", empty.tolist()))
-        own: list[list[str]] = [[] for _ in range(len(pairs.anchors))]
-        for row, text in zip(pairs.rows.tolist(), pairs.positives.to_pylist(), strict=True):
-            own[row].append(text)
-        kept = np.setdiff1d(np.arange(len(anchors)), empty)
-        return pairs.anchors.to_pylist(), own, len(anchors), kept
+    def _read(self, batch: Mapping[str, Sequence[Any]]) -> Rows:
+        return read_rows(batch, self.recipe, [name for guard in self._guards for name in guard.columns])
 
     @cached_property
     def _finished(self) -> FinishedRows:
-        schema = _mined_schema(self.recipe.num_negatives)
+        schema = mined_schema(self.recipe.num_negatives, len(self._guards), bool(self._names))
         positives = self._positives.digest if self._positives is not None else ""
-        key = digest_of(self.recipe.to_json(), self.corpus.digest, positives, schema.to_string())
+        groups = [f"{name} {found.digest}" for name, found in sorted(self._groups.items())]
+        key = digest_of(self.recipe.to_json(), self.corpus.digest, positives, *groups, schema.to_string())
         return FinishedRows(self.store.derived / "finished" / key, schema, len(self.corpus))
 
-    def _complete(self, anchors: list[str], own: list[list[str]]) -> _Mined:
+    def _complete(self, rows: Rows) -> Mined:
         """Return one block of rows, those of an earlier run as it has kept them."""
+        digests = digest_rows(rows.anchors, rows.own, rows.columns)
+        table = self._finished.complete(digests, lambda missing: self._mine(rows.take(missing)).to_table())
+        return Mined.from_table(table)
 
-        def mine(rows: Ids) -> pa.Table:
-            mined = self._mine([anchors[row] for row in rows], [own[row] for row in rows])
-            return mined.to_table(self.recipe.num_negatives)
-
-        return _Mined.from_table(self._finished.complete(digest_rows(anchors, own), mine))
-
-    def _mine(self, anchors: list[str], own: list[list[str]]) -> _Mined:
+    def _mine(self, rows: Rows) -> Mined:
         """Mine one block of rows."""
-        known = self._positives.of(anchors) if self._positives is not None else _no_lists(len(anchors))
-        texts = self.corpus.texts(known.values)
-        bounds = known.offsets.tolist()
-        positives = [[*row, *texts[bounds[i] : bounds[i + 1]]] for i, row in enumerate(own)]
-        scores = self._scorer.scores(anchors)
-        positive_scores = self._score(scores, own)
-        lowest = positive_scores.copy()
-        np.minimum.at(lowest, known.rows, scores.pairs(known.rows, known.values))
-        ceilings = self.recipe.method.ceiling(lowest)
-        excluded = merge([guard.excluded(anchors, positives, self.corpus) for guard in self._guards], len(anchors))
-        found, top = self._search(scores, anchors, ceilings, excluded)
-        top = np.where(np.isneginf(top), np.nan, top).astype(np.float32)
-        return _Mined(found, positive_scores, ceilings, top)
+        known = self.positives_of(rows.anchors)
+        if not self._names:
+            block = self._open(0, rows, known)
+            return mine_block(block, self.scorer, self._guards, self.sources, self._index)
 
-    def _score(self, scores: Scores, positives: list[list[str]]) -> Floats:
-        """Return the lowest score among each row's own positives, shape ``[n]``."""
-        rows = np.repeat(np.arange(len(positives)), [len(row) for row in positives])
-        texts = [text for row in positives for text in row]
-        ids = self.corpus.ids(texts)
-        inside, outside = np.flatnonzero(ids >= 0), np.flatnonzero(ids < 0)
-        each = np.empty(len(texts), dtype=np.float32)
-        each[inside] = scores.pairs(rows[inside], ids[inside])
-        if len(outside):
-            each[outside] = scores.of_texts(rows[outside], [texts[number] for number in outside])
-        lowest = np.full(len(positives), np.inf, dtype=np.float32)
-        np.minimum.at(lowest, rows, each)
-        return lowest
+        def look(member: int, chosen: Ids) -> Block:
+            return self._open(member, rows.take(chosen), known.take(chosen))
 
-    def _search(
-        self, scores: Scores, anchors: list[str], ceilings: npt.NDArray[np.float64], excluded: Ragged
-    ) -> tuple[Found, Floats]:
-        """Return the negatives, and the score of the best passage that is no positive (-inf if there is none)."""
-        recipe = self.recipe
-        seeds = row_seeds(recipe.seed or 0, digest_texts(anchors))
-        best = Search(np.full(len(anchors), np.inf), 1, excluded)
-        if isinstance(recipe.method, RandomNegatives):
-            (top,) = k_best_below(scores, [best])
-            ids = draw_uniformly(seeds, len(self.corpus), recipe.num_negatives, excluded)
-            drawn = np.full(ids.shape, -np.inf, dtype=np.float32)
-            drawn[ids >= 0] = scores.pairs(np.nonzero(ids >= 0)[0], ids[ids >= 0])
-            return sort_by_score(ids, drawn), top.scores[:, 0]
-        wanted = Search(ceilings, recipe.method.skip + recipe.pool_size, excluded)
-        searches = [wanted] if np.isposinf(ceilings).all() else [wanted, best]
-        answers = k_best_below(scores, searches)
-        return choose(answers[0], recipe, seeds, self._passage_keys), answers[-1].scores[:, 0]
+        return mine_ensemble(look, rows.anchors, self._guards, self.sources)
 
-    @property
-    def _passage_keys(self) -> npt.NDArray[np.uint64]:
-        return self.corpus.digests.view(np.uint64).reshape(-1, 2)[:, 0]
+    def _open(self, member: int, rows: Rows, known: Ragged) -> Block:
+        """Return rows as a teacher of an ensemble sees them, or as the one teacher does."""
+        name, scorer = self._scorers[member]
+        with named_errors(name):
+            return open_block(scorer.scores(rows.anchors), rows.anchors, rows.own, known, self.corpus, rows.columns)
 
-    def _columns(self, mined: list[_Mined], kept: Ids, num_rows: int) -> dict[str, list[Any]]:
-        """Return the columns as lists; arrays inside carry their type into the dataset, even where all are empty."""
+    def _columns(self, mined: list[tuple[Ids, Mined]], num_rows: int) -> dict[str, Any]:
+        """Return the columns; arrays carry their type into the dataset, also where all lists are empty."""
         k = self.recipe.num_negatives
         ids = np.full((num_rows, k), -1, dtype=np.int64)
         scores = np.full((num_rows, k), np.nan, dtype=np.float32)
         positive_scores, top_scores = (np.full(num_rows, np.nan, dtype=np.float32) for _ in range(2))
         ceilings = np.full(num_rows, np.nan)
-        for block, part in enumerate(mined):
-            rows = kept[block * BLOCK_ROWS : block * BLOCK_ROWS + len(part.ceilings)]
+        teachers = np.zeros((num_rows, k), dtype=np.int64)
+        removals = np.zeros((num_rows, len(self._guards)), dtype=np.int32)
+        for rows, part in mined:
             ids[rows, : part.found.ids.shape[1]] = part.found.ids
             scores[rows, : part.found.ids.shape[1]] = part.found.scores
-            positive_scores[rows], ceilings[rows], top_scores[rows] = (
-                part.positive_scores,
-                part.ceilings,
-                part.top_scores,
-            )
-        counts = (ids >= 0).sum(axis=1).tolist()
-        texts = iter(self.corpus.texts(ids[ids >= 0]))
-        negatives: list[Any] = [[next(texts) for _ in range(count)] for count in counts]
-        if not any(counts):  # lists that are all empty have no type of their own
-            negatives = [np.empty(0, dtype=np.str_) for _ in counts]
+            positive_scores[rows], top_scores[rows] = part.positive_scores, part.top_scores
+            ceilings[rows], removals[rows] = part.ceilings, part.removals
+            if part.teachers is not None:
+                teachers[rows, : part.teachers.shape[1]] = part.teachers
         return {
-            "negatives": negatives,
-            "negative_ids": [row[:count] for row, count in zip(ids, counts, strict=True)],
-            "negative_scores": [row[:count] for row, count in zip(scores, counts, strict=True)],
+            "negatives": self._texts(ids),
+            "negative_ids": _lists(ids, ids),
+            "negative_scores": _lists(scores, ids),
             "positive_score": list(positive_scores),
             "ceiling": list(ceilings),
             "top_score": list(top_scores),
+            **({"guard_removals": list(removals)} if self._guards else {}),
+            **({"negative_teachers": _names_of(teachers, ids, self._names)} if self._names else {}),
         }
+
+    def _texts(self, ids: Ids) -> list[Any]:
+        """Return the texts of passages as lists; -1 stands for none."""
+        counts = (ids >= 0).sum(axis=1).tolist()
+        texts = iter(self.corpus.texts(ids[ids >= 0]))
+        if not any(counts):  # lists that are all empty have no type of their own
+            return [np.empty(0, dtype=np.str_) for _ in counts]
+        return [[next(texts) for _ in range(count)] for count in counts]
 
     def __getstate__(self) -> dict[str, str | None]:
         """Return only strings: they hash alike in every process, and any process can open what they name."""
@@ -436,6 +474,7 @@ class HardNegativeMiner:
             "recipe": self.recipe.to_json(),
             "corpus": str(self.corpus.path),
             "positives": str(self._positives.path) if self._positives is not None else None,
+            "groups": json.dumps({name: str(groups.path) for name, groups in sorted(self._groups.items())}),
             "store": str(self.store.directory),
             "derived": str(self.store.derived),
         }
@@ -444,9 +483,10 @@ class HardNegativeMiner:
         self.recipe = Recipe.from_json(state["recipe"])
         self.corpus = Corpus(Path(state["corpus"]))
         self._positives = AnchorPositives(Path(state["positives"])) if state["positives"] else None
+        self._groups = {name: PassageGroups(Path(path)) for name, path in json.loads(state["groups"]).items()}
         self.store = EmbeddingStore(state["store"], derived=state["derived"])
         self.timings = {}
-        self._guards = (Duplicates(),)
+        self._guards = tuple(guard_from_dict(guard) for guard in self.recipe.guards)
 
 
 class MineNegatives:
@@ -490,32 +530,32 @@ class MineNegatives:
 mine_negatives = MineNegatives()
 
 
-def _collect(
-    dataset: AnyDataset, extra: Iterator[pa.Array], recipe: Recipe, store: EmbeddingStore
-) -> tuple[Corpus, AnchorPositives]:
-    """Read the dataset once: the corpus of all its positives and ``extra``, and the positives of every anchor."""
-    anchors: list[Digests] = []
-    positives: list[pa.Array] = []
-    for pairs in iter_pairs(dataset, recipe.anchor_column_name, recipe.positive_column_name, recipe.on_empty):
-        anchors.append(digest_texts(pairs.anchors.to_pylist())[pairs.rows])
-        positives.append(pairs.positives)
-    corpus = Corpus.build([*positives, *extra], store.derived / "corpora")
-    ids = np.concatenate([corpus.ids(chunk.to_pylist()) for chunk in positives])
-    return corpus, AnchorPositives.build(np.concatenate(anchors), ids, store.derived / "anchors")
+def _check_guards(guards: Sequence[Guard], teacher: Teacher, method: Method) -> None:
+    """Refuse what cannot work with this teacher or method."""
+    members = list_members(teacher)
+    for guard in guards:
+        guard.check(members[0][1], method)
+        if guard.sifts and len(members) > 1:
+            raise ArgumentError(
+                f"The guard {guard.name!r} looks at one teacher's ranking, got an ensemble; name one teacher, or leave "
+                "the guard out."
+            )
 
 
-def _anchor_chunks(dataset: AnyDataset, recipe: Recipe) -> Iterator[pa.Array]:
-    for pairs in iter_pairs(dataset, recipe.anchor_column_name, recipe.positive_column_name, recipe.on_empty):
-        yield pairs.anchors
+def _lists(values: npt.NDArray[Any], ids: Ids) -> Any:
+    """Return values (``[n, k]``) as one array, which becomes a column at once, or as arrays where rows are short."""
+    counts = (ids >= 0).sum(axis=1)
+    if len(ids) and (counts == ids.shape[1]).all():
+        return values
+    return [row[:count] for row, count in zip(values, counts.tolist(), strict=True)]
 
 
-def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Give a column of nothing but None, or of empty lists, its type."""
-    if pa.types.is_null(column.type):
-        return column.cast(pa.large_string())
-    if pa.types.is_list(column.type) and pa.types.is_null(column.type.value_type):
-        return column.cast(pa.list_(pa.large_string()))
-    return column
+def _names_of(teachers: Ids, ids: Ids, names: tuple[str, ...]) -> list[Any]:
+    """Return the name of each negative's teacher, row by row; lists that are all empty have no type of their own."""
+    counts = (ids >= 0).sum(axis=1).tolist()
+    if not any(counts):
+        return [np.empty(0, dtype=np.str_) for _ in counts]
+    return [[names[teacher] for teacher in row[:count]] for row, count in zip(teachers, counts, strict=True)]
 
 
 def _no_lists(num_rows: int) -> Ragged:

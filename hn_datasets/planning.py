@@ -6,7 +6,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.recipe import OnEmpty
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.base import Encoder, Role, Teacher
+from hn_datasets.teachers.ensemble import list_members
 from hn_datasets.teachers.precomputed import PrecomputedTeacher
 from hn_datasets.texts import Corpus, digest_texts
 
@@ -114,14 +115,26 @@ def plan_mining(
     passages = Corpus.build([*(block.positives for block in pairs), *extra], store.derived / "corpora")
     collected = Stage("collect", f"{len(passages):,} distinct passages", time.perf_counter() - start, 0)
     anchors = pa.chunked_array([block.anchors for block in pairs])
-    if isinstance(teacher, Encoder):
-        encode = _plan_encoding(teacher, store, {"passage": passages.column, "anchor": anchors})
-        matrix = 4 * len(passages) * teacher.dimension
-        index = Stage("index", "vectors of the corpus in one file", matrix / 5e8, matrix)
-        stages = [collected, encode, index, _plan_dense_search(teacher.dimension, len(anchors), len(passages))]
-    else:
-        stages = [collected, *_plan_ranking(teacher, anchors, passages)]
+    stages = [collected]
+    for name, member in list_members(teacher):
+        stages += [
+            stage if name is None else replace(stage, work=f"{name}: {stage.work}")
+            for stage in _plan_teacher(member, store, anchors, passages)
+        ]
     return Plan(tuple(stages), _memory(len(anchors), len(passages)), tuple(_advise(stages)))
+
+
+def _plan_teacher(
+    teacher: Teacher, store: EmbeddingStore, anchors: pa.ChunkedArray, passages: Corpus
+) -> Iterator[Stage]:
+    """Yield the stages of one teacher; in an ensemble it searches all rows at most, and often fewer."""
+    if not isinstance(teacher, Encoder):
+        yield from _plan_ranking(teacher, anchors, passages)
+        return
+    yield _plan_encoding(teacher, store, {"passage": passages.column, "anchor": anchors})
+    matrix = 4 * len(passages) * teacher.dimension
+    yield Stage("index", "vectors of the corpus in one file", matrix / 5e8, matrix)
+    yield _plan_dense_search(teacher.dimension, len(anchors), len(passages))
 
 
 def _plan_encoding(teacher: Encoder, store: EmbeddingStore, texts: dict[Role, pa.ChunkedArray]) -> Stage:

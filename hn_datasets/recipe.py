@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
     HFValidationError,
@@ -17,6 +19,7 @@ from huggingface_hub.errors import (
 
 from hn_datasets.errors import ArgumentError, DataSourceError
 from hn_datasets.methods import Method, RandomNegatives, TopKPercPos, method_from_dict
+from hn_datasets.modes import check_combination, draws_teacher, is_ensemble
 from hn_datasets.texts import digest_of
 
 ALGORITHM_VERSION = 1
@@ -29,6 +32,9 @@ _RECORD_SCHEMA = 1
 Sampling = Literal["top", "random", "softmax", "top1+softmax"]
 SAMPLINGS = ("top", "random", "softmax", "top1+softmax")
 OnEmpty = Literal["error", "skip"]
+
+INDEX_PATTERN = r"IVF[1-9][0-9]*,SQ8"
+"""FAISS factory strings that approximate search takes: inverted lists of 8-bit codes."""
 
 SMALLEST_POOL = 10
 """NV-Retriever samples from the ten best; larger pools gave worse students (arXiv 2407.15831)."""
@@ -49,9 +55,13 @@ class Recipe:
         temperature: of the softmax, above 0; 1 if None.
         seed: of everything that is drawn; 0 if None.
         guards: the JSON forms of the guards.
+        relabel_candidates: whether suspected positives, which a ceiling or guard keeps out, get a column of their own.
         anchor_column_name: the column of the anchors.
         positive_column_name: the column of the positives.
         on_empty: what happens with None, empty or white-space texts: ``"error"``, or ``"skip"`` the row.
+        index: how the corpus is searched: exactly if None or ``"exact"``, approximately by inverted lists with
+            ``"IVF4096,SQ8"`` (a FAISS factory string), as its size suggests with ``"auto"``. That of a miner is None
+            or the factory string.
 
     Raises:
         ArgumentError: a value is out of range, contradicts another one, or has no effect.
@@ -65,9 +75,11 @@ class Recipe:
     temperature: float | None = None
     seed: int | None = None
     guards: tuple[dict[str, Any], ...] = ()
+    relabel_candidates: bool = False
     anchor_column_name: str = "anchor"
     positive_column_name: str = "positive"
     on_empty: OnEmpty = "error"
+    index: str | None = None
     algorithm_version: int = ALGORITHM_VERSION
 
     def __post_init__(self) -> None:
@@ -85,6 +97,7 @@ class Recipe:
             ),
             "temperature": (self.temperature is None or _is_number(self.temperature), "a number"),
             "seed": (self.seed is None or _is_whole(self.seed), "a whole number"),
+            "relabel_candidates": (isinstance(self.relabel_candidates, bool), "true or false"),
             "anchor_column_name": (isinstance(self.anchor_column_name, str), "a string"),
             "positive_column_name": (isinstance(self.positive_column_name, str), "a string"),
             "algorithm_version": (_is_whole(self.algorithm_version), "a whole number"),
@@ -109,6 +122,10 @@ class Recipe:
             raise ArgumentError(f"Expected a temperature above 0, got {self.temperature!r}; near 0 is like 'top'.")
         if self.on_empty not in ("error", "skip"):
             raise ArgumentError(f"Expected on_empty to be 'error' or 'skip', got {self.on_empty!r}.")
+        if self.index not in (None, "exact", "auto") and not re.fullmatch(INDEX_PATTERN, str(self.index)):
+            raise ArgumentError(
+                f"Expected index to be 'exact', 'auto' or inverted lists such as 'IVF4096,SQ8', got {self.index!r}."
+            )
         if self.anchor_column_name == self.positive_column_name:
             raise ArgumentError(
                 f"Expected two different columns, got {self.anchor_column_name!r} for anchors and for positives; "
@@ -116,8 +133,7 @@ class Recipe:
             )
 
     def _check_effects(self) -> None:
-        draws = isinstance(self.method, RandomNegatives)
-        if draws and self.sampling != "top":
+        if isinstance(self.method, RandomNegatives) and self.sampling != "top":
             raise ArgumentError(f"sampling={self.sampling!r} has no effect with RandomNegatives; leave it out.")
         if self.pool is not None and self.sampling == "top":
             raise ArgumentError(
@@ -125,8 +141,25 @@ class Recipe:
             )
         if self.temperature is not None and "softmax" not in self.sampling:
             raise ArgumentError(f"temperature has no effect with sampling={self.sampling!r}; leave it out.")
-        if self.seed is not None and self.sampling == "top" and not draws:
+        if is_ensemble(self.teacher):
+            check_combination(self.teacher, self.method, self.sampling, self.method.skip + self.num_negatives)
+        if self.relabel_candidates and not self.guards and np.isposinf(self.method.ceiling(np.zeros(1, np.float32))):
+            raise ArgumentError(
+                f"relabel_candidates has no effect with {type(self.method).__name__} and no guard, which keep nothing "
+                "out; leave it out."
+            )
+        if self.seed is not None and not self.draws:
             raise ArgumentError("seed has no effect where nothing is drawn (sampling='top'); leave it out.")
+
+    @property
+    def draws(self) -> bool:
+        """Whether chance, and so the seed, has a part in it."""
+        return self.sampling != "top" or isinstance(self.method, RandomNegatives) or draws_teacher(self.teacher)
+
+    @property
+    def guard_names(self) -> list[str]:
+        """What tables call the guards: the name, and the column where it has one."""
+        return [" ".join(str(guard[key]) for key in ("name", "column") if key in guard) for guard in self.guards]
 
     @property
     def pool_size(self) -> int:
@@ -138,6 +171,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form as a dictionary."""
         data = {item.name: getattr(self, item.name) for item in fields(self)}
+        if self.index is None:  # so a recipe of exact search stays what it was before there was another one
+            del data["index"]
         return {**data, "method": self.method.to_dict(), "guards": [dict(guard) for guard in self.guards]}
 
     def to_json(self) -> str:

@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from hn_datasets.errors import DataSourceError, HNDatasetsError
+from hn_datasets.estimation.results import FalseNegativeEstimate
 from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.recipe import Recipe
 from hn_datasets.statistics import MiningStatistics, compute_statistics
@@ -38,6 +39,7 @@ class MiningRecord:
         environment: package versions and hardware.
         timings: seconds of each stage.
         release: ``repo_id``, ``version``, ``parent`` and ``notes``; empty before a release.
+        estimate: of the false negatives; None where nobody made one.
     """
 
     recipe: Recipe
@@ -48,6 +50,7 @@ class MiningRecord:
     environment: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     release: dict[str, Any] = field(default_factory=dict)
+    estimate: FalseNegativeEstimate | None = None
 
     @classmethod
     def of(
@@ -57,6 +60,7 @@ class MiningRecord:
         *,
         source: Mapping[str, Any] | None = None,
         timings: Mapping[str, float] | None = None,
+        estimate: FalseNegativeEstimate | None = None,
     ) -> MiningRecord:
         """Return the record of a mined dataset, from its columns and its miner.
 
@@ -65,6 +69,7 @@ class MiningRecord:
             miner: what ``map`` was called with.
             source: where the pairs came from.
             timings: seconds of the stages after the miner was built.
+            estimate: of the false negatives.
         """
         splits = mined if isinstance(mined, DatasetDict) else {str(mined.split or "train"): mined}
         fingerprints = {name: split._fingerprint for name, split in splits.items()}
@@ -76,6 +81,7 @@ class MiningRecord:
             source={**(source or {}), "fingerprints": fingerprints},
             environment=describe_environment(),
             timings={**miner.timings, **(timings or {})},
+            estimate=estimate,
         )
 
     def with_release(self, **release: Any) -> MiningRecord:
@@ -94,6 +100,7 @@ class MiningRecord:
             "environment": self.environment,
             "timings": {stage: round(seconds, 3) for stage, seconds in self.timings.items()},
             "release": self.release,
+            **({"estimates": {"false_negatives": self.estimate.to_dict()}} if self.estimate is not None else {}),
         }
 
     def to_json(self) -> str:
@@ -107,7 +114,7 @@ class MiningRecord:
         Raises:
             DataSourceError: it is no record, or one of a later schema.
         """
-        version = data.get("schema_version")
+        version, estimate = data.get("schema_version"), data.get("estimates", {}).get("false_negatives")
         if version != SCHEMA_VERSION:
             raise DataSourceError(
                 f"Expected {RECORD_FILE} of schema version {SCHEMA_VERSION}, got {version!r}; upgrade hn_datasets."
@@ -121,6 +128,7 @@ class MiningRecord:
             environment=dict(data.get("environment", {})),
             timings=dict(data.get("timings", {})),
             release=dict(data.get("release", {})),
+            estimate=None if estimate is None else FalseNegativeEstimate.from_dict(estimate),
         )
 
     @classmethod

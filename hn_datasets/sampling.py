@@ -55,12 +55,31 @@ def choose(found: Found, recipe: Recipe, seeds: Uint64s, keys: Uint64s) -> Found
     return Found(np.take_along_axis(ids, drawn, axis=1), np.take_along_axis(scores, drawn, axis=1))
 
 
-def draw_uniformly(seeds: Uint64s, num_passages: int, num_negatives: int, excluded: Ragged) -> Ids:
-    """Draw distinct passages for every row, uniformly over the corpus without ``excluded``.
+def draw_uniformly(
+    seeds: Uint64s,
+    num_passages: int,
+    num_negatives: int,
+    excluded: Ragged,
+    blocked: npt.NDArray[np.bool_] | None = None,
+) -> Ids:
+    """Draw distinct passages for every row, uniformly over the corpus without ``excluded`` and ``blocked``.
+
+    Args:
+        seeds: shape ``[n]``, from ``row_seeds``.
+        num_passages: size of the corpus.
+        num_negatives: how many for each row.
+        excluded: for each row the ids of passages that it does not get.
+        blocked: shape ``[num_passages]``: passages that no row gets.
 
     Returns:
         Shape ``[n, num_negatives]``, int64; -1 where a row has no more passages to draw.
     """
+    if blocked is not None:
+        free, here = np.flatnonzero(~blocked), ~blocked[excluded.values]
+        places = np.searchsorted(free, excluded.values[here])
+        lists = Ragged.from_pairs(excluded.rows[here], places, len(seeds))
+        places = draw_uniformly(seeds, len(free), num_negatives, lists)
+        return np.where(places < 0, -1, np.append(free, -1)[places])
     drawn = np.full((len(seeds), num_negatives), -1, dtype=np.int64)
     for row, seed in enumerate(seeds):
         out = excluded[row]

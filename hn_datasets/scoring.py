@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from hn_datasets.files import is_intact, write_checked
+from hn_datasets.files import atomic_write, is_intact, write_checked
+from hn_datasets.products import dot_products
+from hn_datasets.quantized import LEVELS, MOST_LOST, multiplies_int8, rotate, round_to_int8, slack_of
 from hn_datasets.store import EmbeddingStore
-from hn_datasets.teachers.base import Encoder, Floats, Ids, Ranker, Scorer, Teacher
+from hn_datasets.teachers.base import Encoder, Exact, Floats, Ids, Ranker, Scorer, Teacher, Tile
 from hn_datasets.texts import Corpus, digest_of
-from hn_datasets.threads import is_forked, over_rows
+from hn_datasets.threads import is_forked
 
-FLOAT32_ROUNDING = 2.0**-24
-NORM_ROWS = 16_384
-TINY = 1e-30
-"""More than is lost where a processor takes the smallest numbers for 0."""
+ROUNDED_VERSION = 1
+"""Part of the name of every file of rounded vectors; raise it with any change of ``quantized``."""
+
+BLOCK_ROWS = 16_384
+TILE_SCORES = {"cpu": 1 << 20, "accelerator": 1 << 25}
+"""Scores of a tile: 4 MiB, which a core writes and scans fastest, and 128 MiB."""
+
+SMALLEST_TILE, LARGEST_TILE = 1024, 1 << 16
+"""Passages of a tile."""
+
+
+@dataclass(frozen=True)
+class Corpus8:
+    """The passages as 8-bit integers.
+
+    Attributes:
+        integers: shape ``[num_passages, d]``, int8.
+        unit: what 1 stands for.
+        longest: upper bound of the length of a passage.
+        most_lost: upper bound of the length of what rounding took from a passage.
+    """
+
+    integers: torch.Tensor
+    unit: float
+    longest: float
+    most_lost: float
 
 
 class DenseScorer:
@@ -34,10 +58,10 @@ class DenseScorer:
         corpus: the passages; all of them have to be in the store.
         store: where the vectors are.
         device: where the products are computed; CUDA if there is one, else the CPU, if None.
-        precision: of the products in tiles; bfloat16 on a CPU that multiplies it directly, else float32, if None.
+        integers: whether tiles are products of 8-bit integers; on processors that are fast at them if None.
 
     Raises:
-        StoreError: the matrix cannot be written.
+        StoreError: a matrix cannot be written.
     """
 
     def __init__(
@@ -46,7 +70,7 @@ class DenseScorer:
         corpus: Corpus,
         store: EmbeddingStore,
         device: str | torch.device | None = None,
-        precision: torch.dtype | None = None,
+        integers: bool | None = None,
     ) -> None:
         self.encoder = encoder
         self.store = store
@@ -54,14 +78,13 @@ class DenseScorer:
         self.passages = store.matrix(encoder, corpus)
         cuda = torch.cuda.is_available() and not is_forked()
         self.device = torch.device(device if device is not None else "cuda" if cuda else "cpu")
-        fast = torch.bfloat16 if self.device.type == "cpu" and _has_fast_bfloat16() else torch.float32
-        self.precision = precision or fast
+        wanted = self.device.type == "cpu" and multiplies_int8() if integers is None else integers
         path = Path(str(getattr(self.passages, "filename")))  # noqa: B009 - an ndarray, for the type checker
-        if self.precision == torch.bfloat16:
-            path = _write_rounded(self.passages, digest_of(path.name, "bfloat16"), path.parent)
+        self.corpus8 = open_rounded(self.passages, path) if wanted else None
         # Private pages, because torch wants memory that it may write to; it never does.
-        matrix = torch.from_numpy(np.load(path, mmap_mode="c"))
-        self.matrix = matrix.view(torch.bfloat16) if self.precision == torch.bfloat16 else matrix
+        self.matrix = torch.from_numpy(np.load(path, mmap_mode="c"))
+        if self.device.type == "cuda" and self.matrix.nbytes < 0.5 * torch.cuda.mem_get_info(self.device)[0]:
+            self.matrix = self.matrix.to(self.device)
 
     def scores(self, anchors: Sequence[str]) -> DenseScores:
         """Return the scores of these anchors against the corpus."""
@@ -70,55 +93,77 @@ class DenseScorer:
         return DenseScores(self, self.store.vectors(self.encoder, "anchor", list(anchors)))
 
     @cached_property
-    def largest(self) -> tuple[float, float]:
-        """Upper bounds of a passage's length, and of the length of what rounding to ``precision`` takes from it."""
-        lengths, losses = 0.0, 0.0
-        for start in range(0, self.num_passages, NORM_ROWS):
-            rows = slice(start, start + NORM_ROWS)
-            length, loss = _lengths(self.passages[rows], self.matrix[rows]).max(axis=1).tolist()
-            lengths, losses = max(lengths, length), max(losses, loss)
-        return lengths, losses
+    def longest(self) -> float:
+        """Upper bound of the length of a passage."""
+        return max(float(_lengths(block).max()) for block in self._blocks())
+
+    @cached_property
+    def mean_passage(self) -> npt.NDArray[np.float64]:
+        """Mean vector of the passages, shape ``[d]``, float64."""
+        total = sum(block.sum(axis=0, dtype=np.float64) for block in self._blocks())
+        return np.asarray(total / self.num_passages)
+
+    def _blocks(self) -> Iterator[Floats]:
+        return (self.passages[start : start + BLOCK_ROWS] for start in range(0, self.num_passages, BLOCK_ROWS))
 
 
 class DenseScores:
     """The scores of a block of anchors; see ``teachers.base.Scores``.
 
-    ``pairs`` and ``of_texts`` sum float64 products in one order and round once to float32. ``tile`` may be off by what
-    rounding the vectors changes: for a' = a - e and b' = b - f, a'b' differs from ab by at most |e||b| + |a'||f|
-    (Cauchy and Schwarz), with e and f measured. Adding up d float32 products takes at most d / 2**24 times the lengths
-    of both vectors in float32 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), and at most twice
-    that in instructions that add pairs of bfloat16 products.
+    Exact scores sum float64 products in one order and round once to float32. A tile of integers is off by what
+    ``quantized.slack_of`` says; one of float32 by at most d / 2**24 times the lengths of both vectors (Higham, Accuracy
+    and Stability of Numerical Algorithms, section 3.1).
     """
 
     def __init__(self, scorer: DenseScorer, anchors: Floats) -> None:
         self._scorer = scorer
         self.num_passages = scorer.num_passages
-        self._anchors = anchors
-        self._block = torch.from_numpy(anchors).to(scorer.device, scorer.precision)
-        lengths, losses = _lengths(anchors, self._block.cpu())
-        largest_length, largest_loss = scorer.largest
-        adding = 2 * (anchors.shape[1] + 2) * FLOAT32_ROUNDING
-        slack = losses * largest_length + (lengths + losses) * (largest_loss + 1.01 * adding * largest_length)
-        self.slack: Floats = (slack + TINY).astype(np.float32)
+        self.exact = Exact(anchors, scorer.passages)
+        self.on_accelerator = scorer.device.type != "cpu"
+        if scorer.corpus8 is not None:
+            rounded = round_to_int8(rotate(anchors))
+            self._block = torch.from_numpy(rounded.integers)
+            self.units = rounded.units * scorer.corpus8.unit
+            self.slack = slack_of(rounded, scorer.corpus8.longest, scorer.corpus8.most_lost)
+        else:
+            self._block = torch.from_numpy(anchors).to(scorer.device)
+            self.units = np.ones(len(anchors))
+            self.slack = _lengths(anchors) * scorer.longest * (anchors.shape[1] + 8) * 2.0**-23 + 1e-30
 
-    def tile(self, start: int, stop: int) -> Floats | torch.Tensor:
-        """Return ``[num_anchors, stop - start]``: a float32 array, or a tensor for bfloat16 or another device."""
-        passages = self._scorer.matrix[start:stop].to(self._scorer.device).T
-        with _float32_products():
-            if self._scorer.device.type != "cpu":
-                return self._block @ passages
-            tile = torch.empty(len(self._block), stop - start, dtype=self._scorer.precision)
-            over_rows(lambda begin, end: _multiply(self._block[begin:end], passages, tile[begin:end]), len(tile))
-        return tile.numpy() if tile.dtype == torch.float32 else tile
+    def tiles(self, begin: int, end: int) -> Iterator[tuple[int, Tile]]:
+        """Yield the first passage of each tile, and the tile: ``[end - begin, m]``, int32, float32 or a tensor."""
+        num_scores = TILE_SCORES["accelerator" if self.on_accelerator else "cpu"]
+        width = min(max(SMALLEST_TILE, num_scores // max(1, end - begin)), LARGEST_TILE, self.num_passages)
+        block, corpus8 = self._block[begin:end], self._scorer.corpus8
+        buffer = torch.empty((end - begin) * width, dtype=torch.float32 if corpus8 is None else torch.int32)
+        for start in range(0, self.num_passages, width):
+            stop = min(start + width, self.num_passages)
+            if self.on_accelerator:
+                yield start, block @ self._scorer.matrix[start:stop].to(block.device).T
+                continue
+            tile = buffer[: (end - begin) * (stop - start)].view(end - begin, stop - start)
+            if corpus8 is not None:
+                torch._int_mm(block, corpus8.integers[start:stop].T, out=tile)
+            else:
+                torch.mm(block, self._scorer.matrix[start:stop].T, out=tile)
+            yield start, tile.numpy()
 
     def pairs(self, rows: Ids, ids: Ids) -> Floats:
         """Return the score of each (anchor row, passage id) pair, shape ``[n]``, float32."""
-        return dot_products(self._anchors, self._scorer.passages, rows, ids)
+        return dot_products(self.exact.anchors, self.exact.passages, rows, ids)
 
     def of_texts(self, rows: Ids, texts: Sequence[str]) -> Floats:
         """Return the score of each (anchor row, text) pair, shape ``[n]``, float32."""
-        passages = self._scorer.store.vectors(self._scorer.encoder, "passage", list(texts))
-        return dot_products(self._anchors, passages, rows, np.arange(len(texts)))
+        return dot_products(self.exact.anchors, self.passage_vectors(texts), rows, np.arange(len(texts)))
+
+    @property
+    def mean_passage(self) -> npt.NDArray[np.float64]:
+        """Mean vector of the passages, shape ``[d]``, float64."""
+        return self._scorer.mean_passage
+
+    def passage_vectors(self, texts: Sequence[str]) -> Floats:
+        """Return the vectors of texts as passages, shape ``[len(texts), d]``, float32."""
+        return self._scorer.store.vectors(self._scorer.encoder, "passage", list(texts))
 
 
 def open_scorer(teacher: Teacher, corpus: Corpus, store: EmbeddingStore) -> Scorer:
@@ -130,74 +175,60 @@ def open_scorer(teacher: Teacher, corpus: Corpus, store: EmbeddingStore) -> Scor
     raise TypeError(f"Expected an Encoder or a Ranker, got {type(teacher).__name__}.")
 
 
-def _multiply(anchors: torch.Tensor, passages: torch.Tensor, tile: torch.Tensor) -> None:
-    torch.mm(anchors, passages, out=tile)
+def _lengths(vectors: Floats) -> npt.NDArray[np.float64]:
+    """Return upper bounds of the lengths of vectors, shape ``[n]``, float64."""
+    lengths: npt.NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors).astype(np.float64)) * 1.001
+    return lengths
 
 
-def _has_fast_bfloat16() -> bool:
-    """Return whether this processor has instructions for products of bfloat16."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+def open_rounded(passages: Floats, matrix: Path) -> Corpus8 | None:
+    """Return the passages as 8-bit integers, from the files beside their matrix, which are made if missing.
+
+    None where rounding would take too much from a typical vector.
+    """
+    key = digest_of(matrix.name, "int8", str(ROUNDED_VERSION))
+    bounds = matrix.with_name(f"{key}.json")
+    if not bounds.exists():
+        unit, typical = _unit_of(passages)
+        lost = unit * np.sqrt(passages.shape[1] / 12)  # what rounding to multiples of a unit takes on average
+        if lost > MOST_LOST * typical:
+            found: dict[str, Any] = {"path": None}
+        else:
+            longest, most_lost = [0.0], [0.0]
+            chunks = _rounded_chunks(passages, unit, longest, most_lost)
+            path = write_checked(matrix.parent, f"{key}-", ".npy", chunks)
+            found = {"path": path.name, "unit": unit, "longest": max(longest), "most_lost": max(most_lost)}
+        with atomic_write(bounds) as file:
+            file.write(json.dumps(found).encode())
+    found = json.loads(bounds.read_text(encoding="utf-8"))
+    if found["path"] is None:
+        return None
+    path = matrix.with_name(found["path"])
+    if not path.exists() or not is_intact(path, f"{key}-"):
+        for broken in (path, bounds):
+            broken.unlink(missing_ok=True)
+        return open_rounded(passages, matrix)
+    integers = torch.from_numpy(np.load(path, mmap_mode="c"))
+    return Corpus8(integers, found["unit"], found["longest"], found["most_lost"])
 
 
-def _write_rounded(passages: Floats, key: str, directory: Path) -> Path:
-    """Write vectors as bfloat16 (numpy knows it only as 16 bits), unless the file is there; return its path."""
-    for path in directory.glob(f"{key}-*.npy"):
-        if is_intact(path, f"{key}-"):
-            return path
-        path.unlink(missing_ok=True)
-    return write_checked(directory, f"{key}-", ".npy", _rounded_bytes(passages))
+def _unit_of(passages: Floats) -> tuple[float, float]:
+    """Return the unit in which the largest component of any rotated passage is 127, and a typical length."""
+    largest, squares = 0.0, 0.0
+    for start in range(0, len(passages), BLOCK_ROWS):
+        rotated = rotate(passages[start : start + BLOCK_ROWS], np.float32)
+        largest = max(largest, float(np.abs(rotated).max()))
+        squares += float(np.einsum("ij,ij->", rotated, rotated))
+    return largest / LEVELS or 1.0, float(np.sqrt(squares / len(passages)))
 
 
-def _rounded_bytes(passages: Floats) -> Iterator[bytes]:
+def _rounded_chunks(passages: Floats, unit: float, longest: list[float], most_lost: list[float]) -> Iterator[bytes]:
+    """Return a ``.npy`` file of integers in pieces; what each piece is long and lost is appended to the lists."""
     header = BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<i2", "fortran_order": False, "shape": passages.shape})
+    np.lib.format.write_array_header_1_0(header, {"descr": "|i1", "fortran_order": False, "shape": passages.shape})
     yield header.getvalue()
-    for start in range(0, len(passages), NORM_ROWS):
-        block = torch.from_numpy(np.array(passages[start : start + NORM_ROWS]))
-        yield block.bfloat16().view(torch.int16).numpy().tobytes()
-
-
-def _lengths(vectors: Floats, rounded: torch.Tensor) -> npt.NDArray[np.float64]:
-    """Return upper bounds of the lengths of vectors, and of what rounding took from them, shape ``[2, n]``, float64."""
-    losses = vectors - rounded.float().numpy()
-    squares = [np.einsum("ij,ij->i", rows, rows).astype(np.float64) for rows in (vectors, losses)]
-    return np.sqrt(squares) * 1.001
-
-
-def dot_products(anchors: Floats, passages: Floats, rows: Ids, ids: Ids) -> Floats:
-    """Return the product of ``anchors[rows[i]]`` and ``passages[ids[i]]`` for every i, shape ``[n]``, float32."""
-    products = np.empty(len(rows), dtype=np.float32)
-    over_rows(lambda begin, end: _dot_products(anchors, passages, rows, ids, products, begin, end), len(rows))
-    return products
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
-def _dot_products(
-    anchors: Any,
-    passages: Any,
-    rows: Any,
-    ids: Any,
-    products: npt.NDArray[np.float32],
-    begin: int,
-    end: int,
-) -> None:
-    for number in range(begin, end):
-        anchor, passage = anchors[rows[number]], passages[ids[number]]
-        total = 0.0
-        for component in range(anchor.shape[0]):
-            total += np.float64(anchor[component]) * np.float64(passage[component])
-        products[number] = np.float32(total)
-
-
-@contextlib.contextmanager
-def _float32_products() -> Iterator[None]:
-    """Keep matrix products in float32 where the user has allowed TF32 or bfloat16: the slack counts on it."""
-    before = torch.get_float32_matmul_precision()
-    if before == "highest":
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    for start in range(0, len(passages), BLOCK_ROWS):
+        rounded = round_to_int8(rotate(passages[start : start + BLOCK_ROWS]), unit)
+        longest.append(float(rounded.lengths.max()))
+        most_lost.append(float(rounded.losses.max()))
+        yield rounded.integers.tobytes()

@@ -1,37 +1,69 @@
 """Search below a ceiling: for each anchor the k best passages that may be picked, exactly.
 
 Scores come in tiles (anchors x passages) that may be off by a known slack. One pass over a tile picks out what can
-still belong to the answer: more than the exact score of the k-th best so far less the slack, and less than the ceiling
-plus the slack. Candidates wait, a few per anchor, until their exact scores are asked for; those raise the bound. So
-nothing is left to be proved at the end, and the answer depends neither on the tiles nor on how exact they are. Memory
-is one tile, ``len(anchors)`` x 4,096 scores, and the candidates.
+still belong to the answer: at least the k-th best so far less the slack, and at most the ceiling plus the slack.
+Candidates wait, a few per anchor, until their exact scores are computed. So nothing is left to be proved at the end,
+and the answer depends neither on the tiles nor on how exact they are. Memory is a tile per thread, and the candidates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from hn_datasets.teachers.base import Floats, Ids, Scores
+from hn_datasets.products import LANES, dot, dot_products, float32_products
+from hn_datasets.teachers.base import Exact, Floats, Ids, Scores
 from hn_datasets.texts import Ragged
 from hn_datasets.threads import over_rows
 
-TILE_COLUMNS = 4096
-"""Passages per tile; with 2,048 anchors, 16 MiB of bfloat16."""
+WAITING = 64
+"""Candidates per anchor that wait for their exact scores; most never need one, for the bound has risen meanwhile."""
 
-WAITING = 16
-"""Candidates per anchor that wait for their exact scores: fewer ask too often, more raise the bound too late."""
+WAITING_FOR_NEARNESS = 8
+"""The same where a candidate can still be refused: then only exact answers raise the bound."""
 
-_CHUNK = 256
-_PART = 32
+BEST_FIRST = 64
+"""The same on an accelerator: so many of a tile's best per anchor are settled before the bound is used."""
 
-Keys = npt.NDArray[np.int16] | npt.NDArray[np.int32]
+_CHUNK = 64
+"""Scores looked at together."""
+
+_NO_VECTORS = np.empty((0, 0), np.float32)
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """A second ceiling, on how near a passage is to the anchor's positives.
+
+    A passage qualifies if the product of its vector with that of every positive is strictly below the ceiling.
+
+    Attributes:
+        ceilings: shape ``[num_anchors]``, float64.
+        positives: for each anchor, rows of ``vectors``.
+        vectors: shape ``[m, d]``, float32, of positives as passages.
+    """
+
+    ceilings: npt.NDArray[np.float64]
+    positives: Ragged
+    vectors: Floats
+
+    def take(self, rows: Ids) -> Nearness:
+        """Return the ceiling of some anchors (shape ``[n]``)."""
+        return Nearness(self.ceilings[rows], self.positives.take(rows), self.vectors)
+
+    def refuses(self, passages: Floats, rows: Ids, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Return for each (anchor row, passage id) pair whether it is not below the ceiling, shape ``[n]``."""
+        near = self.positives.take(rows)
+        products = dot_products(passages, self.vectors, np.repeat(ids, near.counts), near.values)
+        refused = np.zeros(len(rows), dtype=bool)
+        refused[near.rows[products >= self.ceilings[np.repeat(rows, near.counts)]]] = True
+        return refused
 
 
 @dataclass(frozen=True)
@@ -42,11 +74,20 @@ class Search:
         ceilings: shape ``[num_anchors]``, float64; a score has to be strictly below.
         k: how many.
         excluded: for each anchor the ids, in rising order, of passages that are never picked.
+        blocked: shape ``[num_passages]``, bool: passages that are picked for no anchor.
+        nearness: a second ceiling; needs a teacher with vectors.
     """
 
     ceilings: npt.NDArray[np.float64]
     k: int
     excluded: Ragged
+    blocked: npt.NDArray[np.bool_] | None = None
+    nearness: Nearness | None = None
+
+    def take(self, rows: Ids, k: int) -> Search:
+        """Return the question to some anchors (shape ``[n]``), with another ``k``."""
+        nearness = self.nearness.take(rows) if self.nearness is not None else None
+        return Search(self.ceilings[rows], k, self.excluded.take(rows), self.blocked, nearness)
 
 
 @dataclass(frozen=True)
@@ -74,205 +115,259 @@ def k_best_below(scores: Scores, searches: Sequence[Search]) -> list[Found]:
     Returns:
         One ``Found`` per search. A row is short only if fewer than k passages of the whole corpus qualify.
     """
-    picks = [_Pick.start(search, scores) for search in searches]
-    for start in range(0, scores.num_passages, TILE_COLUMNS):
-        tile = scores.tile(start, min(start + TILE_COLUMNS, scores.num_passages))
-        for pick in picks:
-            if isinstance(tile, torch.Tensor) and not _is_scannable(tile):
-                pick.offer_tensor(tile, start)
-            else:
-                pick.offer(_keys(tile), start)
-    for pick in picks:
-        pick.settle_rows(np.arange(len(pick.counts)))
-    return [pick.found for pick in picks]
+    picks = [_Pick.of(search) for search in searches]
+    with float32_products():
+        if scores.on_accelerator:
+            _pick_on_accelerator(scores, picks)
+        else:
+            over_rows(lambda begin, end: _pick_rows(scores, picks, begin, end), len(scores.units))
+    return [Found(pick.best_ids, pick.best_scores) for pick in picks]
 
 
-@dataclass(frozen=True)
-class _Pick:
+class _Pick(NamedTuple):
     """One search on its way through the tiles; passages come in the order of their ids.
 
     Attributes:
-        found: the best passages so far, by exact score.
-        waiting: shape ``[num_anchors, WAITING]``, int64: candidates without exact scores.
-        counts: shape ``[num_anchors]``, int64: how many wait.
+        waiting: shape ``[n, w]``, int64: candidates without exact scores.
+        values: shape ``[n, w]``, float32: what the tile said of them.
+        counts: shape ``[n]``, int64: how many wait.
+        sure: shape ``[n, k]``, float32, falling: the best values of tiles that surely belong to passages that qualify.
+        best_ids: shape ``[n, k]``, int64: the answer so far, by exact scores.
+        best_scores: shape ``[n, k]``, float32.
     """
 
-    search: Search
-    scores: Scores
-    found: Found
+    ceilings: npt.NDArray[np.float64]
+    out_offsets: Ids
+    out_ids: Ids
+    blocked: npt.NDArray[np.bool_]
+    near_ceilings: npt.NDArray[np.float64]
+    near_offsets: Ids
+    near_rows: Ids
+    near_vectors: Floats
     waiting: Ids
+    values: Floats
     counts: Ids
+    sure: Floats
+    best_ids: Ids
+    best_scores: Floats
 
     @classmethod
-    def start(cls, search: Search, scores: Scores) -> _Pick:
+    def of(cls, search: Search) -> _Pick:
         """Return a search that has seen no passage."""
-        shape = (len(search.ceilings), search.k)
-        found = Found(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
-        waiting = np.empty((shape[0], WAITING), np.int64)
-        return cls(search, scores, found, waiting, np.zeros(shape[0], np.int64))
-
-    def bounds(self) -> tuple[Floats, Floats]:
-        """Return the lowest and the highest tile score of a candidate, shape ``[num_anchors]`` each.
-
-        A later passage has a higher id, so it has to be better than the k-th best, not just as good.
-        """
-        slack = self.scores.slack.astype(np.float64)
-        return _above(self.found.scores[:, -1] - slack), -_above(-(self.search.ceilings + slack))
-
-    def offer(self, tile: Keys, start: int) -> None:
-        """Take the candidates among the passages from ``start`` on, one per column of ``tile``.
-
-        A row that has as many candidates as can wait stops, and goes on once they are settled.
-        """
-        positions = np.zeros(len(tile), np.int64)
-        out = self.search.excluded
-        while True:
-            low, high = (_keys(_like(bound, tile)) for bound in self.bounds())
-            over_rows(
-                lambda begin, end, low=low, high=high: _collect(  # type: ignore[misc]
-                    tile, start, low, high, out.offsets, out.values, self.waiting, self.counts, positions, begin, end
-                ),
-                len(tile),
-            )
-            stopped = np.flatnonzero(positions < tile.shape[1])
-            if not len(stopped):
-                return
-            self.settle_rows(stopped)
-
-    def offer_tensor(self, tile: torch.Tensor, start: int) -> None:
-        """Do the same on the tile's device; the tile itself gives a first bound."""
-        low, high = self.bounds()
-        slack = self.scores.slack.astype(np.float64)
-        out = self.search.excluded
-        here = (out.values >= start) & (out.values < start + tile.shape[1])
-        rows, columns = out.rows[here], out.values[here] - start
-        allowed = tile <= _column(high, tile)
-        allowed[torch.from_numpy(rows).to(tile.device), torch.from_numpy(columns).to(tile.device)] = False
-        if self.search.k <= tile.shape[1]:
-            safe = allowed & (tile <= _column(-_above(-(self.search.ceilings - slack)), tile))
-            best = tile.masked_fill(~safe, -torch.inf).topk(self.search.k, dim=1).values[:, -1]
-            low = np.maximum(low, -_above(-(best.cpu().numpy() - 2 * slack)))
-        owners, places = (part.cpu().numpy() for part in torch.nonzero(allowed & (tile >= _column(low, tile))).T)
-        self.settle(owners, places + start)
-
-    def settle_rows(self, rows: Ids) -> None:
-        """Ask for the exact scores of the candidates that wait in some rows."""
-        counts = self.counts[rows]
-        self.counts[rows] = 0
-        self.settle(np.repeat(rows, counts), self.waiting[rows][np.arange(WAITING) < counts[:, None]])
-
-    def settle(self, rows: Ids, ids: Ids) -> None:
-        """Let candidates into the answer by their exact scores; rows have to rise, and ids within a row."""
-        exact = self.scores.pairs(rows, ids)
-        _insert(rows, ids, exact, self.search.ceilings, self.found.ids, self.found.scores)
-
-
-def _is_scannable(tile: torch.Tensor) -> bool:
-    return tile.device.type == "cpu" and tile.dtype == torch.bfloat16
-
-
-def _above(values: npt.NDArray[np.float64]) -> Floats:
-    """Return the lowest float32 above each value."""
-    nearest = values.astype(np.float32)
-    return np.where(nearest > values, nearest, np.nextafter(nearest, np.float32(np.inf)))
-
-
-def _column(bounds: Floats, tile: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(bounds).to(tile.device)[:, None]
-
-
-def _like(bounds: Floats, tile: Keys) -> Floats | torch.Tensor:
-    """Round bounds as the tile was rounded: whatever was not below a bound before is not below it afterwards."""
-    return torch.from_numpy(bounds).bfloat16() if tile.dtype == np.int16 else bounds
-
-
-def _keys(scores: Floats | torch.Tensor) -> Keys:
-    """Return the bits of scores as integers: float32 as int32, bfloat16 as int16."""
-    return scores.view(torch.int16).numpy() if isinstance(scores, torch.Tensor) else scores.view(np.int32)
-
-
-@numba.njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _ordered(key: Any, kind: Any, sign: int) -> Any:
-    """Return the integer that stands to others as the number with these bits does: negative ones fall as bits rise."""
-    return kind(key ^ kind(kind(key >> sign) & kind(~(-1 << sign))))
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _has_between(keys: Any, first: Any, last: Any) -> bool:
-    """Return whether any key lies from ``first`` to ``last``, both ordered; a loop that compiles to vector code."""
-    kind, sign = keys.dtype.type, 8 * keys.itemsize - 1
-    highest = kind(-1 << sign)
-    for place in range(len(keys)):
-        key = _ordered(keys[place], kind, sign)
-        highest = max(highest, key if key <= last else kind(-1 << sign))
-    return bool(highest >= first)
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _collect(
-    tile: Any,
-    start: int,
-    low: Any,
-    high: Any,
-    offsets: Any,
-    excluded: Any,
-    waiting: Any,
-    counts: Any,
-    positions: Any,
-    begin: int,
-    end: int,
-) -> None:
-    """Collect candidates of rows ``begin`` to ``end`` from ``positions`` on, and say there how far each row came."""
-    kind, sign = tile.dtype.type, 8 * tile.itemsize - 1
-    for row in range(begin, end):
-        counts[row], positions[row] = _collect_row(
-            tile[row],
-            start,
-            _ordered(low[row], kind, sign),
-            _ordered(high[row], kind, sign),
-            excluded[offsets[row] : offsets[row + 1]],
-            waiting[row],
-            counts[row],
-            positions[row],
+        n = len(search.ceilings)
+        near = search.nearness or Nearness(
+            np.empty(0), Ragged(np.zeros(1, np.int64), np.empty(0, np.int64)), _NO_VECTORS
+        )
+        wait = WAITING if search.nearness is None else WAITING_FOR_NEARNESS
+        return cls(
+            np.ascontiguousarray(search.ceilings, np.float64),
+            search.excluded.offsets,
+            search.excluded.values,
+            search.blocked if search.blocked is not None else np.empty(0, np.bool_),
+            np.ascontiguousarray(near.ceilings, np.float64),
+            near.positives.offsets,
+            near.positives.values,
+            np.ascontiguousarray(near.vectors, np.float32),
+            np.empty((n, wait), np.int64),
+            np.empty((n, wait), np.float32),
+            np.zeros(n, np.int64),
+            np.full((n, search.k), -np.inf, np.float32),
+            np.full((n, search.k), -1, np.int64),
+            np.full((n, search.k), -np.inf, np.float32),
         )
 
 
+def _pick_rows(scores: Scores, picks: list[_Pick], begin: int, end: int) -> None:
+    """Take some rows through all tiles."""
+    for start, tile in scores.tiles(begin, end):
+        for pick in picks:
+            _scan(tile, begin, start, scores.exact, scores.units, scores.slack, pick)
+    for pick in picks:
+        _finish(scores.exact, scores.units, scores.slack, pick, begin, end)
+
+
+def _pick_on_accelerator(scores: Scores, picks: list[_Pick]) -> None:
+    """Take all rows through all tiles, which stay where they are; only candidates come from there."""
+    for start, tile in scores.tiles(0, len(scores.units)):
+        for pick in picks:
+            allowed = _allowed(torch.as_tensor(tile), start, scores.slack, pick)
+            if len(pick.near_ceilings):
+                # Nothing is sure to qualify, so the best ones go first: their exact answers are the bound.
+                best = allowed.topk(min(BEST_FIRST, allowed.shape[1]), dim=1).indices
+                _offer_above(allowed, best, start, scores, pick)
+                allowed.scatter_(1, best, -torch.inf)
+            low = _raised_bound(allowed, scores.slack, pick)
+            rows, columns = torch.nonzero(allowed >= _column(low, allowed), as_tuple=True)
+            _offer_all(allowed, rows, columns, start, scores, pick)
+
+
+def _allowed(tile: torch.Tensor, start: int, slack: npt.NDArray[np.float64], pick: _Pick) -> torch.Tensor:
+    """Return a tile with -inf where a passage cannot belong to the answer."""
+    here = (pick.out_ids >= start) & (pick.out_ids < start + tile.shape[1])
+    rows = np.repeat(np.arange(len(slack)), np.diff(pick.out_offsets))[here]
+    columns = torch.from_numpy(pick.out_ids[here] - start).to(tile.device)
+    allowed = tile.masked_fill(tile > _column(pick.ceilings + slack, tile), -torch.inf)
+    allowed[torch.from_numpy(rows).to(tile.device), columns] = -torch.inf
+    if len(pick.blocked):
+        blocked = torch.from_numpy(pick.blocked[start : start + tile.shape[1]]).to(tile.device)
+        allowed = allowed.masked_fill(blocked, -torch.inf)
+    return allowed
+
+
+def _raised_bound(allowed: torch.Tensor, slack: npt.NDArray[np.float64], pick: _Pick) -> npt.NDArray[np.float64]:
+    """Return the lowest value of a candidate, which the tile itself raises where all that it allows will qualify."""
+    k = pick.best_scores.shape[1]
+    low = np.maximum(pick.best_scores[:, -1] - slack, np.finfo(np.float32).min)
+    if k > allowed.shape[1] or len(pick.near_ceilings):
+        return low
+    sure = allowed.masked_fill(allowed >= _column(pick.ceilings - slack, allowed), -torch.inf)
+    return np.maximum(low, sure.topk(k, dim=1).values[:, -1].cpu().numpy() - 2 * slack)
+
+
+def _offer_above(allowed: torch.Tensor, columns: torch.Tensor, start: int, scores: Scores, pick: _Pick) -> None:
+    """Offer some columns of every row (``[n, m]``), where their values can still belong to the answer."""
+    low = _column(_raised_bound(allowed, scores.slack, pick), allowed)
+    rows, places = torch.nonzero(allowed.gather(1, columns) >= low, as_tuple=True)
+    _offer_all(allowed, rows, columns[rows, places], start, scores, pick)
+
+
+def _offer_all(
+    allowed: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, start: int, scores: Scores, pick: _Pick
+) -> None:
+    values = allowed[rows, columns].cpu().numpy()
+    owners, passages = rows.cpu().numpy(), columns.cpu().numpy() + start
+    bounds = np.searchsorted(owners, np.arange(len(scores.units) + 1))
+    over_rows(
+        lambda begin, end: _offer_pairs(scores.exact, pick, owners, passages, values, bounds[begin], bounds[end]),
+        len(scores.units),
+    )
+
+
+def _column(bounds: npt.NDArray[np.float64], tile: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(bounds.astype(np.float32)).to(tile.device)[:, None]
+
+
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _collect_row(
-    keys: Any, start: int, first: Any, last: Any, excluded: Any, waiting: Any, count: int, position: int
-) -> tuple[int, int]:
-    """Return how many candidates wait after this, and the column to go on from."""
-    kind, sign = keys.dtype.type, 8 * keys.itemsize - 1
-    width = len(keys)
-    for chunk in range(position, width, _CHUNK):
-        stop = min(chunk + _CHUNK, width)
-        if not _has_between(keys[chunk:stop], first, last):
-            continue
-        for part in range(chunk, stop, _PART):
-            if not _has_between(keys[part : min(part + _PART, stop)], first, last):
+def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: Any, pick: _Pick) -> None:
+    """Collect the candidates of a tile, whose first row is ``begin`` and first column passage ``start``."""
+    k, wait, width = pick.best_scores.shape[1], pick.waiting.shape[1], tile.shape[1]
+    lanes = np.empty(LANES)
+    for number in range(tile.shape[0]):
+        row, keys = begin + number, tile[number]
+        unit, off = units[row], slack[row]
+        high = np.float32((pick.ceilings[row] + off) / unit)
+        surely_below = (pick.ceilings[row] - off) / unit
+        low = _lowest(pick, row, unit, off)
+        for chunk in range(0, width, _CHUNK):
+            if not _has_between(keys[chunk : chunk + _CHUNK], low, high):
                 continue
-            for column in range(part, min(part + _PART, stop)):
-                if not first <= _ordered(keys[column], kind, sign) <= last:
+            for column in range(chunk, min(chunk + _CHUNK, width)):
+                value = np.float32(keys[column])
+                if not low <= value <= high or _is_out(pick, row, start + column):
                     continue
-                place = np.searchsorted(excluded, start + column)
-                if place < len(excluded) and excluded[place] == start + column:
-                    continue
-                if count == len(waiting):
-                    return count, column
-                waiting[count] = start + column
-                count += 1
-    return count, width
+                count = pick.counts[row]
+                pick.waiting[row, count], pick.values[row, count] = start + column, value
+                pick.counts[row] = count + 1
+                if len(pick.near_ceilings) == 0 and value < surely_below and value > pick.sure[row, k - 1]:
+                    _insert(pick.sure[row], value)
+                    low = _lowest(pick, row, unit, off)
+                if count + 1 == wait:
+                    _settle(exact, pick, row, low, lanes)
+                    low = _lowest(pick, row, unit, off)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _insert(rows: Any, ids: Any, exact: Any, ceilings: Any, best_ids: Any, best_scores: Any) -> None:
-    """Insert passages into the sorted answers; later ones have higher ids, so they go behind equal scores."""
-    for number in range(len(rows)):
-        row, score = rows[number], exact[number]
-        place = best_scores.shape[1] - 1
-        if score >= ceilings[row] or score <= best_scores[row, place]:
-            continue
-        while place > 0 and best_scores[row, place - 1] < score:
-            best_scores[row, place], best_ids[row, place] = best_scores[row, place - 1], best_ids[row, place - 1]
-            place -= 1
-        best_scores[row, place], best_ids[row, place] = score, ids[number]
+def _finish(exact: Exact, units: Any, slack: Any, pick: _Pick, begin: int, end: int) -> None:
+    """Settle what still waits in some rows."""
+    lanes = np.empty(LANES)
+    for row in range(begin, end):
+        _settle(exact, pick, row, _lowest(pick, row, units[row], slack[row]), lanes)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _offer_pairs(exact: Exact, pick: _Pick, rows: Any, passages: Any, values: Any, begin: int, end: int) -> None:
+    """Let candidates ``begin`` to ``end`` into the answer by their exact scores."""
+    lanes = np.empty(LANES)
+    for number in range(begin, end):
+        _offer(exact, pick, rows[number], passages[number], values[number], lanes)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _lowest(pick: _Pick, row: int, unit: float, off: float) -> Any:
+    """Return the lowest value of a tile that can still belong to the answer."""
+    k = pick.best_scores.shape[1]
+    by_score = (pick.best_scores[row, k - 1] - off) / unit
+    return np.float32(max(by_score, pick.sure[row, k - 1] - 2 * off / unit))
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _has_between(keys: Any, low: Any, high: Any) -> bool:
+    """Return whether any key lies from ``low`` to ``high``; a loop that compiles to vector code."""
+    count = np.int32(0)
+    for place in range(len(keys)):
+        value = np.float32(keys[place])
+        count += np.int32((value >= low) & (value <= high))
+    return bool(count)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _is_out(pick: _Pick, row: int, passage: int) -> bool:
+    if len(pick.blocked) and pick.blocked[passage]:
+        return True
+    begin, end = pick.out_offsets[row], pick.out_offsets[row + 1]
+    while begin < end:
+        middle = (begin + end) >> 1
+        if pick.out_ids[middle] < passage:
+            begin = middle + 1
+        else:
+            end = middle
+    return bool(begin < pick.out_offsets[row + 1] and pick.out_ids[begin] == passage)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _settle(exact: Exact, pick: _Pick, row: int, low: Any, lanes: Any) -> None:
+    """Compute the exact scores of the candidates that wait in a row and are still good enough."""
+    for place in range(pick.counts[row]):
+        if pick.values[row, place] >= low:
+            _offer(exact, pick, row, pick.waiting[row, place], pick.values[row, place], lanes)
+    pick.counts[row] = 0
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _offer(exact: Exact, pick: _Pick, row: int, passage: int, value: Any, lanes: Any) -> None:
+    """Let a passage into the answer if it qualifies and is better than the last one there."""
+    score = dot(exact.anchors[row], exact.passages[passage], lanes) if len(exact.passages) else value
+    scores, ids = pick.best_scores[row], pick.best_ids[row]
+    place = len(ids) - 1
+    if score >= pick.ceilings[row] or not _is_better(score, passage, scores[place], ids[place]):
+        return
+    if len(pick.near_ceilings) and not _is_far(exact, pick, row, passage, lanes):
+        return
+    while place > 0 and _is_better(score, passage, scores[place - 1], ids[place - 1]):
+        scores[place], ids[place] = scores[place - 1], ids[place - 1]
+        place -= 1
+    scores[place], ids[place] = score, passage
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _is_better(score: Any, passage: int, other_score: Any, other: int) -> bool:
+    return bool(score > other_score or (score == other_score and passage < other))
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _is_far(exact: Exact, pick: _Pick, row: int, passage: int, lanes: Any) -> bool:
+    """Return whether a passage stays below the second ceiling with every positive of the row."""
+    for place in range(pick.near_offsets[row], pick.near_offsets[row + 1]):
+        if dot(exact.passages[passage], pick.near_vectors[pick.near_rows[place]], lanes) >= pick.near_ceilings[row]:
+            return False
+    return True
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _insert(falling: Any, value: Any) -> None:
+    """Put a value above the last into a falling list; the last drops out."""
+    place = len(falling) - 1
+    while place > 0 and falling[place - 1] < value:
+        falling[place] = falling[place - 1]
+        place -= 1
+    falling[place] = value

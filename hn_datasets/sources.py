@@ -118,7 +118,8 @@ def write_mined(
         record = replace(record, timings={**record.timings, "write": time.perf_counter() - start})
         (folder / RECIPE_FILE).write_text(record.recipe.to_json() + "\n", encoding="utf-8")
         (folder / RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
-        card = render_readme(record.recipe, record.statistics, record.rows, record.corpus, record.source)
+        estimate = None if record.estimate is None else record.estimate.describe()
+        card = render_readme(record.recipe, record.statistics, record.rows, record.corpus, record.source, estimate)
         (folder / "README.md").write_text(card, encoding="utf-8")
     return record
 

@@ -1,4 +1,4 @@
-"""Statistics of mined data: a pure function of the numeric columns.
+"""Statistics of mined data: a pure function of the numeric columns, and of the names of an ensemble's teachers.
 
 The result is the same to the last bit for any row order and any sharding: values are sorted, sums are exact
 (``math.fsum``) before they are rounded once.
@@ -7,14 +7,16 @@ The result is the same to the last bit for any row order and any sharding: value
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, IterableDataset
 
 from hn_datasets.batches import check_columns, count_items, find_skipped
@@ -22,7 +24,8 @@ from hn_datasets.errors import ArgumentError
 
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Chunk: TypeAlias = "Mapping[str, Any] | pa.Table"
-"""Some rows: arrays or lists under the column names ``positive_score``, ``negative_scores``, maybe ``top_score``."""
+"""Some rows: arrays or lists under the column names ``positive_score``, ``negative_scores``, maybe ``top_score`` and
+``negative_teachers``, ``guard_removals``."""
 
 QUARTILES = (0.25, 0.5, 0.75)
 
@@ -104,6 +107,8 @@ class MiningStatistics:
         difference: the row's positive score minus the score of each of its negatives.
         positive_not_best: share, 0 to 1, of rows whose positive is not the best passage (``top_score`` is higher);
             None where the column is missing or no row was mined.
+        negatives_per_teacher: of an ensemble, how many negatives each teacher gave, by its name; else empty.
+        guard_removals: how many passages each guard took out, in all rows; empty where there are no guards.
         diagnoses: one sentence for each sign of degenerate scores: what was found, and what to do.
     """
 
@@ -117,6 +122,8 @@ class MiningStatistics:
     negative_score: ScoreDistribution
     difference: ScoreDistribution
     positive_not_best: float | None
+    negatives_per_teacher: dict[str, int] = field(default_factory=dict, hash=False)
+    guard_removals: tuple[int, ...] = ()
     diagnoses: tuple[str, ...] = ()
 
     @property
@@ -140,20 +147,25 @@ class MiningStatistics:
         scores = {name: ScoreDistribution.from_dict(data[name]) for name in _SCORES}
         return cls(**_lists_to_tuples({**data, **scores}))
 
-    def to_table(self) -> str:
+    def to_table(self, guards: Sequence[str] = ()) -> str:
         """Return the table that ``mine_hard_negatives`` of sentence-transformers prints, then plain sentences.
 
         Of an even number of values, "Median" is halfway between the middle two; there it is the lower one.
+
+        Args:
+            guards: names for the guards (``Recipe.guard_names``), which are numbered otherwise.
         """
         columns = [getattr(self, name) for name in _SCORES]
         lines = [_line("Metric", *(name.removesuffix("_score").capitalize() for name in _SCORES))]
         lines.append(_line("Count", *(f"{column.count:,}" for column in columns[:2]), ""))
         for label, values in _metrics(columns):
             lines.append(_line(label, *("-" if value is None else f"{value:.4f}" for value in values)))
-        return "\n".join([*lines, *self._sentences()])
+        return "\n".join([*lines, *self._sentences(guards)])
 
-    def _sentences(self) -> Iterator[str]:
+    def _sentences(self, guards: Sequence[str]) -> Iterator[str]:
         yield f"{self.rows:,} rows have {self.negatives:,} negatives."
+        if self.negatives_per_teacher:
+            yield f"By teacher: {', '.join(f'{name} {n:,}' for name, n in self.negatives_per_teacher.items())}."
         if self.short_rows:
             yield (
                 f"{self.short_rows:,} of them ({self.short_rows / self.rows:.2%}) have fewer than "
@@ -165,6 +177,10 @@ class MiningStatistics:
             self.positive_not_best is not None and self.positive_not_best <= NOT_BEST_SHARE
         ):  # above, a diagnosis says it
             yield f"In {self.positive_not_best:.2%} of rows another passage scores higher than the positive."
+        if self.guard_removals:
+            names = guards if len(guards) == len(self.guard_removals) else range(1, len(self.guard_removals) + 1)
+            counts = ", ".join(f"{name} {count:,}" for name, count in zip(names, self.guard_removals, strict=True))
+            yield f"Passages that guards took out: {counts}."
         yield from self.diagnoses
 
 
@@ -182,7 +198,7 @@ def compute_statistics(
     Args:
         mined: a mined dataset, all splits of one together, its columns by name, or several tables of such columns:
             ``positive_score`` (``[n]``, taken as float32), ``negative_scores`` (n lists of float32) and maybe
-            ``top_score`` (``[n]``).
+            ``top_score`` (``[n]``), ``negative_teachers`` (n lists of names) and ``guard_removals`` (n lists of int).
         num_negatives: what a full row has, at least 1; default: those of the longest row. No negative is left out.
         num_bins: bins of each histogram, at least 1.
 
@@ -215,6 +231,8 @@ def compute_statistics(
         negative_score=_describe(negatives, edges),
         difference=difference,
         positive_not_best=not_best,
+        negatives_per_teacher=dict(sorted(columns.teachers.items())),
+        guard_removals=columns.guard_removals,
     )
     return replace(statistics, diagnoses=tuple(_diagnose(statistics)))
 
@@ -228,17 +246,22 @@ class _Columns:
         counts: shape ``[n]``, int64, negatives of each row.
         negative_scores: shape ``[m]``, float32, row after row.
         top_scores: shape ``[n]``, float32; None where a chunk has none.
+        teachers: how many negatives each teacher of an ensemble gave.
+        guard_removals: sums over the rows, one for each guard; empty where a chunk has none.
     """
 
     positive_scores: npt.NDArray[np.float32]
     counts: npt.NDArray[np.int64]
     negative_scores: npt.NDArray[np.float32]
     top_scores: npt.NDArray[np.float32] | None
+    teachers: Counter[str]
+    guard_removals: tuple[int, ...]
 
     @classmethod
     def collect(cls, chunks: Iterable[Chunk]) -> _Columns:
         positives, counts, negatives, tops = [], [], [], []
-        complete = True
+        complete, teachers = True, Counter[str]()
+        guarded, removals = True, np.zeros(0, dtype=np.int64)
         for chunk in chunks:
             names = chunk.column_names if isinstance(chunk, pa.Table) else list(chunk)
             check_columns(names, ("positive_score", "negative_scores"))
@@ -248,12 +271,18 @@ class _Columns:
             negatives.append(_as_floats(lists.flatten()))
             complete = complete and "top_score" in names
             tops.append(_as_floats(chunk["top_score"] if complete else []))
+            if "negative_teachers" in names:
+                teachers.update(count_names(_as_lists(chunk["negative_teachers"], pa.string())))
+            guarded = guarded and "guard_removals" in names
+            removals = _add_lists(removals, chunk["guard_removals"]) if guarded else removals
         none = np.zeros(0, dtype=np.float32)
         return cls(
             np.concatenate([none, *positives]),
             np.concatenate([none.astype(np.int64), *counts]),
             np.concatenate([none, *negatives]),
             np.concatenate([none, *tops]) if complete else None,
+            teachers,
+            tuple(removals.tolist()) if guarded else (),
         )
 
     def differences(self) -> npt.NDArray[np.float64]:
@@ -273,7 +302,8 @@ def _chunks(mined: Dataset | DatasetDict | IterableDataset | Chunk | Iterable[Ch
     if isinstance(mined, DatasetDict):
         yield from chain.from_iterable(map(_chunks, mined.values()))
     elif isinstance(mined, Dataset):
-        names = [name for name in ("positive_score", "negative_scores", "top_score") if name in mined.column_names]
+        known = ("positive_score", "negative_scores", "top_score", "negative_teachers", "guard_removals")
+        names = [name for name in known if name in mined.column_names]
         check_columns(names, ("positive_score", "negative_scores"))
         yield from mined.select_columns(names).with_format("arrow").iter(_ROWS)
     elif isinstance(mined, IterableDataset):
@@ -284,10 +314,27 @@ def _chunks(mined: Dataset | DatasetDict | IterableDataset | Chunk | Iterable[Ch
         yield from mined
 
 
-def _as_lists(values: Any) -> pa.Array | pa.ChunkedArray:
+def count_names(lists: pa.Array | pa.ChunkedArray) -> dict[str, int]:
+    """Return how often each name stands in a column of lists; null, which filled negatives have, is no name."""
+    counts = pc.value_counts(pc.list_flatten(lists)).to_pylist()
+    return {entry["values"]: entry["counts"] for entry in counts if entry["values"] is not None}
+
+
+def _as_lists(values: Any, kind: pa.DataType | None = None) -> pa.Array | pa.ChunkedArray:
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    return pa.array(list(values), type=pa.list_(pa.float32()))
+    return pa.array(list(values), type=pa.list_(kind or pa.float32()))
+
+
+def _add_lists(sums: npt.NDArray[np.int64], values: Any) -> npt.NDArray[np.int64]:
+    """Return the sums of what stands at each place of lists, added to those so far."""
+    lists = _as_lists(values, pa.int64())
+    counts = count_items(lists)
+    places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    added = np.zeros(max(len(sums), int(counts.max(initial=0))), dtype=np.int64)
+    added[: len(sums)] = sums
+    np.add.at(added, places, np.asarray(lists.flatten().fill_null(0)).astype(np.int64))
+    return added
 
 
 def _as_floats(values: Any) -> npt.NDArray[np.float32]:

@@ -280,7 +280,8 @@ class EmbeddingStore:
         for info in chosen:
             shutil.rmtree(info.directory)
             self._spaces.pop(info.address, None)
-        for derived in ("matrices", "corpora", "anchors", "bm25", "finished") if chosen or unused_days == 0 else ():
+        folders = ("matrices", "corpora", "anchors", "groups", "held-out", "bm25", "finished")
+        for derived in folders if chosen or unused_days == 0 else ():
             shutil.rmtree(self.derived / derived, ignore_errors=True)
         return before - self.num_bytes
 

@@ -1,13 +1,16 @@
-"""Texts: normalised forms, digests, the corpus of distinct passages, and the positives of every anchor."""
+"""Texts: normalised forms, digests, the corpus of distinct passages, and lists of passages by the digest of a text."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import tempfile
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hn_datasets.errors import TextError
-from hn_datasets.files import open_arrow, write_arrow
+from hn_datasets.files import open_arrow, unwritable, write_arrow
 
 Digests = npt.NDArray[np.bytes_]
 """Shape ``[n]``, dtype ``S16``: the 16-byte BLAKE2b digests of n texts."""
+
+TAKEN_ROWS = 16_384
+"""Texts that are in memory together while a corpus is written."""
 
 DIGEST_BYTES = 16
 _DIGEST = pa.binary(DIGEST_BYTES)
@@ -126,27 +132,24 @@ class Corpus:
         Raises:
             TextError: there is no text.
         """
-        texts: list[pa.Array] = []
-        digests: list[Digests] = []
-        for chunk in chunks:
-            texts.append(chunk.cast(pa.large_string()))
-            digests.append(digest_texts(chunk.to_pylist()))
-        if not sum(map(len, texts)):
-            raise TextError("Expected at least one passage in the corpus, got none; give a dataset that has rows.")
-        distinct, first = np.unique(np.concatenate(digests), return_index=True)
-        path = directory / f"{digest_of(distinct.tobytes())}.arrow"
-        if not path.exists():
-            rows = pa.chunked_array(texts).take(pa.array(first)).combine_chunks()
-            keys = digest_texts((text.as_py() for text in rows), normalise)
-            table = pa.table(
-                {
-                    "text": rows,
-                    "digest": fixed_size_binary(distinct),
-                    "key": fixed_size_binary(keys),
-                    "key_order": pa.array(np.argsort(keys, kind="stable")),
-                }
-            )
-            write_arrow(table, path)
+        with _SpilledTexts(directory) as texts:
+            digests = [texts.append(chunk) for chunk in chunks]
+            if not sum(map(len, digests)):
+                raise TextError("Expected at least one passage in the corpus, got none; give a dataset that has rows.")
+            distinct, first = np.unique(np.concatenate(digests), return_index=True)
+            path = directory / f"{digest_of(distinct.tobytes())}.arrow"
+            if not path.exists():
+                with texts.take(first) as rows:
+                    keys = _digest_column(rows, normalise)
+                    table = pa.table(
+                        {
+                            "text": rows,
+                            "digest": fixed_size_binary(distinct),
+                            "key": fixed_size_binary(keys),
+                            "key_order": pa.array(np.argsort(keys, kind="stable")),
+                        }
+                    )
+                    write_arrow(table, path)
         return cls(path)
 
     @property
@@ -176,7 +179,11 @@ class Corpus:
 
     def ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the id of each text, shape ``[n]``, int64; -1 where the corpus does not have it."""
-        return find(self.digests, digest_texts(texts))
+        return self.ids_of_digests(digest_texts(texts))
+
+    def ids_of_digests(self, digests: Digests) -> npt.NDArray[np.int64]:
+        """Return the id of the text of each digest, shape ``[n]``, int64; -1 where the corpus does not have it."""
+        return find(self.digests, digests)
 
     def ids_of_same(self, texts: Sequence[str], rows: npt.NDArray[np.int64], num_rows: int) -> Ragged:
         """Return, for each row, the ids of all passages equal to one of its texts after ``normalise``.
@@ -195,6 +202,10 @@ class Corpus:
         positions = starts + np.arange(counts.sum())
         return Ragged.from_pairs(np.repeat(rows, counts), found.values[positions], num_rows)
 
+    def have_form(self, keys: Digests) -> npt.NDArray[np.bool_]:
+        """Return which passages have one of these rising digests after ``normalise``, shape ``[len(self)]``."""
+        return find(keys, fixed_size_bytes(self._table["key"])) >= 0
+
     @cached_property
     def _key_order(self) -> npt.NDArray[np.int64]:
         order: npt.NDArray[np.int64] = self._table["key_order"].to_numpy()
@@ -205,8 +216,69 @@ class Corpus:
         return fixed_size_bytes(self._table["key"])[self._key_order]
 
 
-class AnchorPositives:
-    """The corpus ids of all positives of every anchor, memory-mapped from one Arrow file."""
+class _SpilledTexts:
+    """Texts on their way into a corpus: their bytes go to a file without a name, and only lengths stay in memory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lengths: list[npt.NDArray[np.int64]] = []
+
+    def __enter__(self) -> _SpilledTexts:
+        self._file = self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, chunk: pa.Array) -> Digests:
+        """Take a chunk of strings without None, and return their digests."""
+        array = chunk.cast(pa.large_string())
+        offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+        if len(array):
+            self._write(self._file, array.buffers()[2].slice(offsets[0], offsets[-1] - offsets[0]))
+            self._lengths.append(np.diff(offsets))
+        return digest_texts(array.to_pylist())
+
+    @contextlib.contextmanager
+    def take(self, rows: npt.NDArray[np.int64]) -> Iterator[pa.Array]:
+        """Yield the texts at ``rows`` as one array, whose bytes lie in another file without a name."""
+        lengths = np.concatenate(self._lengths)
+        texts = _mapped_strings(self._file, lengths)
+        with self._open() as file:
+            for start in range(0, len(rows), TAKEN_ROWS):
+                part = texts.take(pa.array(rows[start : start + TAKEN_ROWS]))
+                self._write(file, part.buffers()[2])
+            yield _mapped_strings(file, lengths[rows])
+
+    def _open(self) -> IO[bytes]:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            return tempfile.TemporaryFile(dir=self._directory)
+        except OSError as error:
+            raise unwritable(self._directory, error) from error
+
+    def _write(self, file: IO[bytes], data: pa.Buffer) -> None:
+        try:
+            file.write(data)
+            file.flush()
+        except OSError as error:
+            raise unwritable(self._directory, error) from error
+
+
+def _mapped_strings(file: IO[bytes], lengths: npt.NDArray[np.int64]) -> pa.Array:
+    """Return the strings that lie in a file one after the other, without reading them."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    data = np.memmap(file, dtype=np.uint8, mode="r") if offsets[-1] else np.empty(0, np.uint8)
+    return pa.LargeStringArray.from_buffers(len(lengths), pa.py_buffer(offsets), pa.py_buffer(data))
+
+
+def _digest_column(texts: pa.Array, form: Callable[[str], str]) -> Digests:
+    blocks = range(0, len(texts), TAKEN_ROWS)
+    return np.concatenate([digest_texts(texts.slice(start, TAKEN_ROWS).to_pylist(), form) for start in blocks])
+
+
+class PassageLists:
+    """Lists of corpus ids, each under the digest of a text, memory-mapped from one Arrow file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -217,30 +289,54 @@ class AnchorPositives:
         self._ids = Ragged(offsets, table["ids"].combine_chunks().flatten().to_numpy())
 
     @classmethod
-    def build(cls, anchors: Digests, positives: npt.NDArray[np.int64], directory: Path) -> AnchorPositives:
-        """Write the positives of every distinct anchor to ``directory`` and open them.
+    def build(cls, keys: Digests, ids: npt.NDArray[np.int64], directory: Path) -> Self:
+        """Write the distinct ids of every distinct key to ``directory`` and open them.
 
         Args:
-            anchors: shape ``[n]``, the anchor's digest of n (anchor, positive) pairs, repeated anchors included.
-            positives: shape ``[n]``, int64, the corpus id of the positive of each pair.
+            keys: shape ``[n]``, the digests of n (key, id) pairs, repeated keys included.
+            ids: shape ``[n]``, int64, the corpus id of each pair.
             directory: where the file, named after its content, goes.
         """
-        distinct, rows = np.unique(anchors, return_inverse=True)
-        lists = Ragged.from_pairs(rows.astype(np.int64), positives, len(distinct))
+        distinct, rows = np.unique(keys, return_inverse=True)
+        lists = Ragged.from_pairs(rows.astype(np.int64), ids, len(distinct))
         path = directory / f"{digest_of(distinct.tobytes(), lists.offsets.tobytes(), lists.values.tobytes())}.arrow"
         if not path.exists():
-            ids = pa.LargeListArray.from_arrays(pa.array(lists.offsets), pa.array(lists.values))
-            write_arrow(pa.table({"digest": fixed_size_binary(distinct), "ids": ids}), path)
+            values = pa.LargeListArray.from_arrays(pa.array(lists.offsets), pa.array(lists.values))
+            write_arrow(pa.table({"digest": fixed_size_binary(distinct), "ids": values}), path)
         return cls(path)
 
     @property
     def digest(self) -> str:
-        """Digest of all anchors and their positives, 32 hexadecimal characters."""
+        """Digest of all keys and their lists, 32 hexadecimal characters."""
         return self.path.stem
 
-    def of(self, anchors: Sequence[str]) -> Ragged:
-        """Return the positives of each anchor; an empty list for an anchor that is not known."""
-        return self._ids.take(find(self.digests, digest_texts(anchors)))
+    def of(self, texts: Sequence[str]) -> Ragged:
+        """Return the list of each text; an empty one for a text that is no key."""
+        return self._ids.take(find(self.digests, digest_texts(texts)))
+
+
+class AnchorPositives(PassageLists):
+    """The corpus ids of all positives of every anchor."""
+
+
+class PassageGroups(PassageLists):
+    """The corpus ids of all passages of every group; a passage can be in several groups."""
+
+    @cached_property
+    def largest(self) -> int:
+        """Number of passages in the largest group."""
+        return int(self._ids.counts.max(initial=0))
+
+    def beside(self, ids: npt.NDArray[np.int64]) -> Ragged:
+        """Return, for each passage (shape ``[n]``), the passages of all its groups, itself among them."""
+        groups = self._groups.take(np.where(ids < len(self._groups), ids, -1))
+        passages = self._ids.take(groups.values)
+        return Ragged.from_pairs(np.repeat(groups.rows, passages.counts), passages.values, len(ids))
+
+    @cached_property
+    def _groups(self) -> Ragged:
+        """The groups of each passage, up to the last one that has any."""
+        return Ragged.from_pairs(self._ids.values, self._ids.rows, int(self._ids.values.max(initial=-1)) + 1)
 
 
 def find(sorted_digests: Digests, wanted: Digests) -> npt.NDArray[np.int64]:

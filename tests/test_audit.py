@@ -14,7 +14,7 @@ from hn_datasets.commands.audit import audit_command
 from hn_datasets.errors import ArgumentError, ColumnError, DataSourceError, TextError
 from hn_datasets.inspection import blocks
 from hn_datasets.inspection.audit import audit, audit_dataset
-from hn_datasets.miner import MINED_FEATURES
+from hn_datasets.miner import GUARD_FEATURES, MINED_FEATURES
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
 
@@ -30,8 +30,9 @@ MINED = {
     "positive_score": [0.75] * 4,
     "ceiling": [0.625] * 4,
     "top_score": [0.5] * 4,
+    "guard_removals": [[0, 3]] * 4,
 }
-FEATURES = Features({"query": Value("string"), "answer": Value("string"), **MINED_FEATURES})
+FEATURES = Features({"query": Value("string"), "answer": Value("string"), **MINED_FEATURES, **GUARD_FEATURES})
 NAN, INF = float("nan"), float("inf")
 SAME_OF_ROWS = {"similar-negative", "positive-of-similar-anchor", "repeated-pair"}
 INFORMATION = {*SAME_OF_ROWS, "short-row", "skipped-row", "filled-negative"}
@@ -57,6 +58,7 @@ def make_record(dataset, **choices):
         teacher={"type": "hash"},
         method=TopKMarginPos(0.125),
         num_negatives=2,
+        guards=({"name": "near-duplicate", "threshold": 0.9}, {"name": "same-group", "column": "day"}),
         anchor_column_name="query",
         positive_column_name="answer",
     )
@@ -127,6 +129,9 @@ def test_each_fault_of_texts_is_found_alone(name, row, text, changes):
         ("id-below-0", 2, {("negative_ids", 2): [4, None]}),
         ("id-of-two-texts", 3, {("negative_ids", 3): [0, 7]}),
         ("filled-negative", 2, {("negative_ids", 2): [4, -1], ("negative_scores", 2): [0.5, NAN]}),
+        ("removals-unsound", 1, {("guard_removals", 1): [1]}),
+        ("removals-unsound", 1, {("guard_removals", 1): [1, -1]}),
+        ("removals-unsound", 1, {("guard_removals", 1): None}),
         (
             "skipped-row",
             1,

@@ -73,7 +73,8 @@ def open_scorer(teacher, passages, directory):
 
 
 def all_scores(scorer, anchors):
-    return scorer.scores(anchors).tile(0, scorer.num_passages)
+    tiles = [tile.copy() for _, tile in scorer.scores(anchors).tiles(0, len(anchors))]
+    return np.concatenate(tiles, axis=1)
 
 
 def oracle_scores(teacher, passages, anchors, directory):
@@ -116,17 +117,17 @@ def test_average_idf_below_zero_gives_negative_scores_as_in_rank_bm25(tmp_path):
 
 
 @pytest.mark.parametrize("variant", ORACLES)
-def test_tiles_pairs_and_texts_give_the_same_bits_for_all_blocks(variant, tmp_path):
+def test_tiles_pairs_and_texts_give_the_same_bits_for_all_blocks(variant, tmp_path, monkeypatch):
     scorer = open_scorer(BM25Teacher(variant), PASSAGES, tmp_path)
     corpus = Corpus.build([pa.array(PASSAGES)], tmp_path / "corpus")
     whole = all_scores(scorer, ANCHORS)
     scores = scorer.scores(ANCHORS)
-    assert scores.slack.dtype == np.float32
     assert not scores.slack.any()
+    some = np.concatenate([tile.copy() for _, tile in scores.tiles(3, 9)], axis=1)
+    assert some.tobytes() == whole[3:9].tobytes()
     for width in (1, 7, 64):
-        starts = range(0, len(corpus), width)
-        tiles = [scores.tile(start, min(start + width, len(corpus))) for start in starts]
-        assert np.concatenate(tiles, axis=1).tobytes() == whole.tobytes()
+        monkeypatch.setattr("hn_datasets.teachers.bm25.TILE_PASSAGES", width)
+        assert all_scores(scorer, ANCHORS).tobytes() == whole.tobytes()
     for number, anchor in enumerate(ANCHORS):
         assert all_scores(scorer, [anchor]).tobytes() == whole[number].tobytes()
     rows, ids = (part.ravel() for part in np.indices(whole.shape))
@@ -152,8 +153,7 @@ def test_text_outside_the_corpus_is_scored_with_the_statistics_of_the_corpus(tmp
 def test_blocks_may_be_empty(tmp_path):
     scorer = open_scorer(BM25Teacher(), PASSAGES, tmp_path)
     nothing = np.empty(0, dtype=np.int64)
-    assert scorer.scores([]).tile(0, 5).shape == (0, 5)
-    assert scorer.scores(["t0"]).tile(3, 3).shape == (1, 0)
+    assert all_scores(scorer, []).shape == (0, scorer.num_passages)
     assert len(scorer.scores(["t0"]).pairs(nothing, nothing)) == 0
     assert len(scorer.scores(["t0"]).of_texts(nothing, [])) == 0
 
@@ -285,7 +285,8 @@ def test_use_does_not_change_the_hash_and_another_process_computes_the_same(tmp_
         "from hn_datasets.texts import Corpus\n"
         "teacher = BM25Teacher('plus', tokenizer=str.split)\n"
         "corpus = Corpus(next(pathlib.Path(sys.argv[1], 'corpus').iterdir()))\n"
-        "tile = teacher.scorer(corpus, pathlib.Path(sys.argv[1], 'bm25')).scores(['t1 t4']).tile(0, len(corpus))\n"
+        "scores = teacher.scorer(corpus, pathlib.Path(sys.argv[1], 'bm25')).scores(['t1 t4'])\n"
+        "[(_, tile)] = scores.tiles(0, 1)\n"
         "print(datasets.fingerprint.Hasher.hash(teacher), tile.tobytes().hex())\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]

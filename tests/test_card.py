@@ -393,6 +393,15 @@ def test_guards_are_listed():
     assert '`{"name": "held-out", "limit": 0.6}`' in card_of(make_record(guards=({"name": "held-out", "limit": 0.6},)))
 
 
+def test_what_each_guard_took_out_is_told():
+    guards = ({"name": "same-group", "column": "day"}, {"name": "cross-encoder", "model": "/some/where/reranker"})
+    record = make_record(guards=guards)
+    card = card_of(replace(record, statistics=replace(record.statistics, guard_removals=(1234, 5))))
+    assert '`{"name": "same-group", "column": "day"}`, took out 1,234 passages |' in card
+    assert '`{"name": "cross-encoder", "model": "reranker"}`, took out 5 passages |' in card
+    assert "/some/where" not in card
+
+
 def test_there_is_no_estimate_of_false_negatives_and_the_card_says_so():
     assert "It is **not known** how many are" in card_of()
 

@@ -21,6 +21,7 @@ from hn_datasets import BM25Teacher, HardNegativeMiner, TopKPercPos
 from hn_datasets.cli import COMMANDS, INTERRUPTED, main
 from hn_datasets.commands.errors import name_options
 from hn_datasets.display import pick_rows, render_row
+from hn_datasets.modes import MODES
 from hn_datasets.recipe import SAMPLINGS, Recipe
 from hn_datasets.store import SHARD_TEXTS
 from hn_datasets.teachers.dense import PRECISIONS
@@ -264,7 +265,11 @@ def test_options_override_the_recipe_and_the_recipe_beside_the_data_says_so(sour
         (b'{"teacher": {"type": "bm25"}, "method": "topk"}', 1, "recipe.json: Expected method to be an object"),
         (b'{"teacher": {"type": "other"}}', 1, "recipe.json: Expected a teacher of type"),
         (b'{"teacher": [1]}', 1, "recipe.json: Expected teacher to be an object, the teacher's spec, got [1]."),
-        (b'{"teacher": {"type": [1]}}', 1, "recipe.json: Expected a teacher of type dense, bm25, precomputed, got [1]"),
+        (
+            b'{"teacher": {"type": [1]}}',
+            1,
+            "recipe.json: Expected a teacher of type dense, bm25, precomputed, ensemble, got [1]",
+        ),
         (b'{"teacher": {"type": "dense"}}', 1, "recipe.json: Expected 'model' (str) in the spec of a dense teacher"),
         (b'{"teacher": {}, "num_negatives": "4"}', 1, "recipe.json: Expected num_negatives of at least 1, got '4'."),
         (None, 2, "is a directory"),
@@ -298,6 +303,44 @@ def test_options_of_the_teacher_reach_it(source, tmp_path, minilm_path):
     teacher = Recipe.from_json((out / "recipe.json").read_text()).teacher
     expected = {"max_seq_length": 64, "query_prompt": "query: ", "precision": "float32", "revision": "v1"}
     assert expected.items() <= teacher.items()
+
+
+def test_several_teachers_are_an_ensemble(source, tmp_path, minilm_path):
+    out = tmp_path / "mined"
+    given = ["--teacher", minilm_path, "--teacher", "bm25", "--precision", "float32", "--bm25-variant", "plus"]
+    done = call("mine", source, *given, "--ensemble", "cross-sample", "--seed", 3, "--output", out)
+    assert done.exit_code == 0, done.output
+    assert "By teacher: " in done.stdout
+    recipe = Recipe.from_json((out / "recipe.json").read_text())
+    assert [member["type"] for member in recipe.teacher["members"]] == ["dense", "bm25"]
+    assert (recipe.teacher["members"][0]["precision"], recipe.teacher["members"][1]["variant"]) == ("float32", "plus")
+    assert (recipe.teacher["mode"], recipe.seed) == ("cross-sample", 3)
+    again = tmp_path / "again"
+    assert call("mine", source, "--config", out / "recipe.json", "--output", again).exit_code == 0
+    assert load_dataset(str(again), split="train").to_dict() == load_dataset(str(out), split="train").to_dict()
+    assert call("audit", out).exit_code == 0
+    assert "(ensemble, `cross-sample`)" in (out / "README.md").read_text()
+    plan = call("mine", source, *given, "--ensemble", "agree", "--plan", "--output", tmp_path / "no")
+    assert "bm25: postings of the corpus" in plan.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["--teacher", "bm25", "--teacher", "x"], 2, "Missing option '--ensemble'"),
+        (["--teacher", "bm25", "--ensemble", "agree"], 2, "needs '--teacher' at least twice"),
+        (["--teacher", "bm25", "--teacher", "bm25", "--ensemble", "agree"], 1, "'bm25' and 'bm25-2' are the same"),
+        (["--teacher", "a", "--teacher", "b", "--ensemble", "agree", "--query-prompt", "q: "], 1,
+         "--query-prompt cannot be given to several models"),
+        (["--teacher", "a", "--teacher", "b", "--ensemble", "agree", "--tokenizer", "kiwi"], 1,
+         "--tokenizer has no effect on the teachers a, b"),
+        (["--teacher", "bm25", "--teacher", "a/b", "--ensemble", "agree", "--seed", "1"], 1, "Teacher 'a/b' of the"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_an_ensemble_is_one_line(source, tmp_path, options, status, message):
+    done = call("mine", source, *options, "--output", tmp_path / "mined")
+    assert done.exit_code == status
+    assert message in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("options", [["none.jsonl"], ["pairs.jsonl", "--anchor-column", "qeury"]])
@@ -335,6 +378,58 @@ def test_the_examples_of_mine_run(tmp_path, minilm_path, monkeypatch):
         done = call(*example)
         assert done.exit_code == 0, (example, done.output)
         assert "negatives" in load_dataset(example[example.index("--output") + 1], split="train").column_names
+
+
+def test_mine_takes_guards_and_a_recipe_brings_its_own(tmp_path, minilm_path):
+    pairs = [{**pair, "day": number % 3} for number, pair in enumerate(PAIRS)]
+    Dataset.from_list(pairs).to_json(str(tmp_path / "pairs.jsonl"))
+    held_out = [{"text": pair["answer"].upper()} for pair in PAIRS[:2]]
+    Dataset.from_list(held_out).to_json(str(tmp_path / "test.jsonl"))
+    guards = ["similar-to-positive=0.8", "same-group=day", f"held-out={tmp_path / 'test.jsonl'}", "near-duplicate"]
+    mined = ["mine", tmp_path / "pairs.jsonl", "--teacher", minilm_path, "--method", "topk", "--num-negatives", 2]
+    options = [part for guard in guards for part in ("--guard", guard)]
+    done = call(*mined, *options, "--output", tmp_path / "one")
+    assert done.exit_code == 0, done.output
+    assert re.search(r"took out: similar-to-positive \d+, same-group day \d+, held-out \d+, near-dup", done.stdout)
+    rows = load_dataset(str(tmp_path / "one"), split="train")
+    days = {pair["answer"]: pair["day"] for pair in pairs}
+    for row in rows:
+        assert row["negatives"] and row["day"] not in {days[text] for text in row["negatives"]}
+        assert not {text.upper() for text in row["negatives"]} & {row["text"] for row in held_out}
+    recipe = tmp_path / "one/recipe.json"
+    assert call("mine", tmp_path / "pairs.jsonl", "--config", recipe, "--output", tmp_path / "two").exit_code == 0
+    assert load_dataset(str(tmp_path / "two"), split="train")["guard_removals"] == rows["guard_removals"]
+    call(
+        "mine",
+        tmp_path / "pairs.jsonl",
+        "--config",
+        recipe,
+        "--guard",
+        "near-duplicate=0.9",
+        "--output",
+        tmp_path / "x",
+    )
+    assert [guard["name"] for guard in json.loads((tmp_path / "x/recipe.json").read_text())["guards"]] == [
+        "near-duplicate"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("guard", "message"),
+    [
+        ("same-group", "Expected --guard as similar-to-positive[=PERCENTAGE], same-group=COLUMN, held-out="),
+        ("duplicates", "got 'duplicates'."),
+        ("near-duplicate=high", "Expected --guard with a number behind '=', got 'near-duplicate=high'."),
+        ("similar-to-positive=30", "SimilarToPositive needs a percentage in (0, 1], got 30.0"),
+        ("same-group=ticker", "Expected a column 'ticker', for SameGroup, the dataset has the columns"),
+        ("held-out=gone.jsonl", "got 'gone.jsonl': no such file."),
+        ("cross-encoder=gone", "Could not load the cross-encoder 'gone'"),
+    ],
+)
+def test_guards_that_mine_refuses_in_one_line(source, tmp_path, guard, message):
+    done = call("mine", source, "--teacher", "bm25", "--guard", guard, "--output", tmp_path / "mined")
+    assert done.exit_code == 1
+    assert message in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_the_examples_of_cache_run(source, tmp_path, minilm_path, monkeypatch):
@@ -481,6 +576,7 @@ def test_choices_are_those_of_the_library():
     options = {option.name: option for option in command_of("mine").params}
     assert tuple(options["sampling"].type.choices) == SAMPLINGS
     assert tuple(options["precision"].type.choices) == PRECISIONS
+    assert tuple(options["ensemble"].type.choices) == tuple(MODES)
 
 
 def test_the_help_of_mine_lists_every_option_once_in_sections():

@@ -57,7 +57,7 @@ def test_a_spec_finds_the_teacher_of_this_process_while_it_lives():
     assert teacher_from_spec(spec) is teacher
     del teacher
     gc.collect()
-    with pytest.raises(TeacherError, match="type dense, bm25, precomputed, got 'hash'"):
+    with pytest.raises(TeacherError, match="type dense, bm25, precomputed, ensemble, got 'hash'"):
         teacher_from_spec(spec)
 
 

@@ -11,9 +11,12 @@ import pytest
 from datasets import Dataset
 from jsonschema import Draft202012Validator
 
-from hn_datasets import BM25Teacher, DenseTeacher, HardNegativeMiner, PrecomputedTeacher
+from hn_datasets import BM25Teacher, DenseTeacher, EnsembleTeacher, HardNegativeMiner, PrecomputedTeacher
+from hn_datasets.estimation.rates import Rate
+from hn_datasets.estimation.results import FalseNegativeEstimate
 from hn_datasets.layouts import _SHAPES
 from hn_datasets.methods import METHODS
+from hn_datasets.modes import MODES
 from hn_datasets.recipe import SAMPLINGS, Recipe
 from hn_datasets.record import MiningRecord
 from hn_datasets.release.card import VersionRow
@@ -43,6 +46,7 @@ def teacher_of(kind):
         "precomputed": lambda: PrecomputedTeacher(
             (PAIRS["anchor"], vectors), (PAIRS["positive"], vectors), normalize=True
         ),
+        "ensemble": lambda: EnsembleTeacher([teacher_of("precomputed"), "bm25"], mode="mean-rank"),
     }
     return made[kind]()
 
@@ -65,7 +69,7 @@ def test_the_schema_is_one():
 
 
 @pytest.mark.filterwarnings("ignore:BM25 is the only teacher")
-@pytest.mark.parametrize("kind", ["dense", "bm25", "bm25+", "precomputed"])
+@pytest.mark.parametrize("kind", ["dense", "bm25", "bm25+", "precomputed", "ensemble"])
 def test_a_record_of_every_teacher_passes(kind, tmp_path):
     VALIDATOR.validate(json.loads(mine(kind, tmp_path).to_json()))
 
@@ -138,7 +142,7 @@ def test_no_field_may_be_missing(record, place):
         assert not VALIDATOR.is_valid(data), key
 
 
-@pytest.mark.parametrize("kind", ["bm25", "precomputed"])
+@pytest.mark.parametrize("kind", ["bm25", "precomputed", "ensemble"])
 def test_fields_of_other_teachers_are_closed_too(record, kind):
     spec = teacher_of(kind).spec()
     VALIDATOR.validate({**record, "recipe": {**record["recipe"], "teacher": spec}})
@@ -206,6 +210,8 @@ def test_a_wrong_value_is_refused(record, place, value):
         (SCHEMA["$defs"]["statistics"], MiningStatistics),
         (SCHEMA["$defs"]["distribution"], ScoreDistribution),
         (SCHEMA["$defs"]["release"]["properties"]["versions"]["items"], VersionRow),
+        (SCHEMA["$defs"]["false_negatives"], FalseNegativeEstimate),
+        (SCHEMA["$defs"]["false_negatives"]["properties"]["rate"], Rate),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -215,6 +221,7 @@ def test_the_schema_has_the_fields_of_the_classes(schema, kind):
 
 
 def test_the_schema_has_the_names_of_the_package():
+    assert set(SCHEMA["$defs"]["ensemble"]["properties"]["mode"]["enum"]) == set(MODES)
     recipe, release = (SCHEMA["$defs"][name]["properties"] for name in ("recipe", "release"))
     assert set(recipe["sampling"]["enum"]) == set(SAMPLINGS)
     assert set(release["layouts"]["items"]["enum"]) == set(_SHAPES)

@@ -52,6 +52,17 @@ def test_publish_and_train(tmp_path):
     assert "100 of 100 rows have the same negatives again" in printed
 
 
+def test_choose_a_method(tmp_path):
+    printed = run("03_choose_a_method", tmp_path / "here", {**os.environ, "HN_DATASETS_CACHE": str(tmp_path / "cache")})
+    assert re.search(r"^> TopKPercPos\(0\.\d+\) ", printed, re.MULTILINE)
+    assert "Choose TopKPercPos" in printed
+    assert "of the negatives are false, by hidden positives" in printed
+    assert "Expected at least 1,250 anchors with several known positives" in printed
+    without, within = map(int, re.search(r"(\d+) without the guard, (\d+) with it", printed).groups())
+    assert within <= without / 2
+    assert printed.count("\nremoved   ") == 3
+
+
 def test_no_notebook_is_left_out():
     tested = {name.removeprefix("test_") for name in globals()}
     assert {path.stem.split("_", 1)[1] for path in NOTEBOOKS.glob("*.ipynb")} <= tested

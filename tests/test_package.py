@@ -19,12 +19,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hn_datasets"
 # Each module imports only modules that stand before it. An __init__.py gathers names, and may import any.
 ORDER = [
-    "errors", "methods", "threads", "files", "texts", "columns", "recipe",
+    "errors", "methods", "modes", "threads", "files", "texts", "columns", "recipe",
     "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.token_batches", "teachers.dense",
-    "teachers.bm25_index", "teachers.bm25", "teachers.ensemble", "teachers.loading", "teachers",
-    "store", "finished", "scoring", "search", "sampling", "guards", "miner", "planning",
-    "batches", "filling", "layouts", "normalizing", "formats", "statistics", "measurement", "markdown", "readme",
-    "record", "shards", "sources", "display",
+    "teachers.cross_encoder",
+    "teachers.bm25_index", "teachers.bm25", "teachers.named", "teachers.ensemble", "teachers.loading", "teachers",
+    "store", "finished", "products", "quantized", "scoring", "search", "inverted_lists", "list_building",
+    "approximate", "sampling", "collecting",
+    "guards.base", "guards.similar", "guards.groups", "guards.held_out", "guards.near_duplicate",
+    "guards.cross_encoder", "guards.loading", "guards", "sifting", "picking", "views", "ensembling", "rows", "miner",
+    "planning",
+    "batches", "filling", "layouts", "normalizing", "formats", "statistics", "estimation.rates", "measurement",
+    "estimation.settings", "estimation.results", "estimation.hiding", "estimation.judging", "estimation.calibration",
+    "markdown", "readme", "record", "shards", "sources", "display",
     "inspection.roles", "inspection.blocks", "inspection.inventory", "inspection.checks", "inspection.changes",
     "inspection.opening", "inspection.report", "inspection.agreement", "inspection.audit", "inspection.comparison",
     "inspection.rebuilding", "inspection.reproduction", "inspection",
@@ -33,11 +39,12 @@ ORDER = [
     "release.versions", "release.staging", "release.checking", "release.drafting", "release.retrying",
     "release.repository", "release.ownership", "release.history", "release.folders",
     "release.uploading", "release.publishing", "release",
-    "ray_engine", "demo",
-    "commands.errors", "commands.sections", "commands.demo", "commands.mine", "commands.cache", "commands.publish",
-    "commands.audit", "commands.compare", "commands.reproduce", "commands", "cli",
+    "estimation.report", "estimation.survey", "estimation", "ray_engine", "demo",
+    "commands.errors", "commands.sections", "commands.guards", "commands.demo", "commands.teachers", "commands.mine",
+    "commands.survey", "commands.cache",
+    "commands.publish", "commands.audit", "commands.compare", "commands.reproduce", "commands", "cli",
 ]  # fmt: skip
-WITHOUT_TORCH = ["methods", "statistics", "formats", "readme"]
+WITHOUT_TORCH = ["methods", "statistics", "formats", "readme", "estimation.results"]
 TOP_LEVEL = {
     "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "constraints.txt",
     "hn_datasets", "cards", "tests", "notebooks",

@@ -3,13 +3,24 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from datasets import Dataset, DatasetDict
 from hub import clients
 from hub_server import HubServer
 
-from hn_datasets import CardMetadata, DenseTeacher, TopK, TopKPercPos, publish, recipe
+from hn_datasets import (
+    CardMetadata,
+    DenseTeacher,
+    HeldOut,
+    NearDuplicate,
+    SameGroup,
+    TopK,
+    TopKPercPos,
+    publish,
+    recipe,
+)
 from hn_datasets.commands.reproduce import reproduce_command
 from hn_datasets.errors import ArgumentError, DataSourceError, ShortRowsWarning, TeacherError
 from hn_datasets.inspection.audit import audit
@@ -65,6 +76,26 @@ def test_the_sample_follows_its_seed_and_is_at_most_all_rows(tmp_path):
 def test_all_choices_of_the_recipe_count(teacher, tmp_path, choices):
     mine(as_dataset(ROWS), teacher, tmp_path, **choices)
     assert reproduce(tmp_path / "mined", corpus=EXTRA, store=tmp_path / "store").identical == len(ROWS)
+
+
+def test_guards_of_the_recipe_count(teacher, tmp_path):
+    titles = [f"title {number % 11}" for number in range(len(ROWS))]
+    pairs = as_dataset(ROWS).add_column("title", titles)
+    further = Dataset.from_dict({"text": EXTRA, "title": [f"title {number % 5}" for number in range(len(EXTRA))]})
+    guards = (SameGroup("title"), NearDuplicate(0.3), HeldOut(EXTRA[::3]))
+    mined, record = mine(pairs, teacher, tmp_path, further, corpus_column_name="text", method=TopK(), guards=guards)
+    assert (np.array(mined["guard_removals"]).sum(axis=0) > 20).all()
+    again = reproduce(
+        tmp_path / "mined", corpus=further, corpus_column_name="text", rows=30, store=tmp_path / "store"
+    )  # fmt: skip
+    assert again.identical == again.rows == 30
+    write_mined(mined.remove_columns("title"), record, tmp_path / "mined", overwrite=True)
+    with pytest.raises(DataSourceError, match="the release has no column title; pass the pairs"):
+        reproduce(tmp_path / "mined", corpus=further, corpus_column_name="text", store=tmp_path / "store")
+    again = reproduce(
+        tmp_path / "mined", dataset=pairs, corpus=further, corpus_column_name="text", store=tmp_path / "store"
+    )  # fmt: skip
+    assert again.identical >= again.rows - 5, "some pairs stand in several rows, and the first gives the group"
 
 
 def test_positives_of_an_anchor_in_rows_outside_the_sample_stay_out(teacher, tmp_path):

@@ -1,5 +1,6 @@
 """Search against brute force, with scores that lie within the slack of one another, ties and exclusions."""
 
+import math
 import threading
 
 import numpy as np
@@ -9,36 +10,49 @@ import torch
 
 from hn_datasets import PrecomputedTeacher
 from hn_datasets.scoring import DenseScorer
-from hn_datasets.search import Search, k_best_below
+from hn_datasets.search import Nearness, Search, k_best_below
 from hn_datasets.store import EmbeddingStore
+from hn_datasets.teachers.base import Exact
 from hn_datasets.texts import Corpus, Ragged
 from hn_datasets.threads import over_rows
 
 
 class Table:
-    """A scorer whose tiles are off by as much as its slack permits, and whose pairs are exact."""
+    """Scores whose tiles are off by as much as their slack permits.
 
-    def __init__(self, exact, slack, *, tensors=False, seed=0):
-        self.exact, self.bound, self.tensors = exact.astype(np.float32), slack, tensors
+    Args:
+        exact: shape ``[n, m]``; products of unit rows and the columns of this table give them to the last bit.
+        slack: how far off tiles are; where it is 0, tiles are the exact scores.
+        kind: what tiles are made of: "floats", "integers" or "tensors" as of an accelerator.
+        width: passages of a tile.
+    """
+
+    def __init__(self, exact, slack, *, kind="floats", width=4096, seed=0):
+        exact = exact.astype(np.float32)
+        self.num_passages, self.kind, self.width = exact.shape[1], kind, width
+        self.on_accelerator = kind == "tensors"
+        self.slack = np.full(len(exact), slack + (kind == "integers") * 1e-5)
+        self.units = np.full(len(exact), 1e-5 if kind == "integers" else 1.0)
         noise = np.random.default_rng(seed).uniform(-1, 1, exact.shape) * slack * 0.999
-        self.fast = (exact + noise).astype(np.float32) if slack else self.exact
-        self.num_passages = exact.shape[1]
+        self.fast = exact + noise if slack else exact
+        inexact = slack or kind == "integers"
+        self.exact = (
+            Exact(np.eye(len(exact), dtype=np.float32), np.ascontiguousarray(exact.T)) if inexact
+            else Exact(np.empty((0, 0), np.float32), np.empty((0, 0), np.float32))
+        )  # fmt: skip
 
-    def scores(self, anchors):
-        return Rows(self, np.array([int(anchor) for anchor in anchors]))
+    def tiles(self, begin, end):
+        for start in range(0, self.num_passages, self.width):
+            tile = self.fast[begin:end, start : start + self.width]
+            if self.kind == "integers":
+                yield start, np.rint(tile / 1e-5).astype(np.int32)
+            else:
+                tile = np.ascontiguousarray(tile, np.float32)
+                yield start, torch.from_numpy(tile) if self.on_accelerator else tile
 
 
-class Rows:
-    def __init__(self, table, rows):
-        self.table, self.rows, self.num_passages = table, rows, table.num_passages
-        self.slack = np.full(len(rows), table.bound, dtype=np.float32)
-
-    def tile(self, start, stop):
-        tile = np.ascontiguousarray(self.table.fast[self.rows, start:stop])
-        return torch.from_numpy(tile) if self.table.tensors else tile
-
-    def pairs(self, rows, ids):
-        return self.table.exact[self.rows[rows], ids]
+def none(num_rows):
+    return Ragged(np.zeros(num_rows + 1, np.int64), np.empty(0, np.int64))
 
 
 def brute_force(exact, ceilings, k, excluded):
@@ -59,87 +73,99 @@ def lists(rng, num_rows, num_passages, most):
     return Ragged.from_pairs(rows, rng.integers(0, num_passages, len(rows)), num_rows)
 
 
-@pytest.mark.parametrize(
-    ("slack", "tensors"),
-    [(0.0, False), (1e-4, False), (0.05, False), (1e-4, True), (0.05, True)],
-    ids=["exact", "close", "coarse", "close-tensors", "coarse-tensors"],
-)
+KINDS = [(0.0, "floats"), (1e-4, "floats"), (0.05, "floats"), (1e-4, "integers"), (0.05, "integers"),
+         (1e-4, "tensors"), (0.05, "tensors")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("slack", "kind"), KINDS)
 @pytest.mark.parametrize("num_passages", [1, 5, 300, 9000])
-def test_the_k_best_below_a_ceiling(num_passages, slack, tensors):
+def test_the_k_best_below_a_ceiling(num_passages, slack, kind):
     rng = np.random.default_rng(num_passages)
     exact = rng.standard_normal((40, num_passages)).astype(np.float32)
     ceilings = rng.uniform(-1, 2, 40)
     ceilings[:5] = np.inf
     ceilings[5] = -9  # nothing qualifies
     excluded = lists(rng, 40, num_passages, 30)
-    table = Table(exact, slack, tensors=tensors)
-    searches = [Search(ceilings, 4, excluded), Search(np.full(40, np.inf), 1, excluded)]
-    below, best = k_best_below(table.scores(range(40)), searches)
+    searches = [Search(ceilings, 4, excluded), Search(np.full(40, np.inf), 1, none(40))]
+    below, best = k_best_below(Table(exact, slack, kind=kind), searches)
     assert (below.ids == brute_force(exact, ceilings, 4, excluded)).all()
-    assert (best.ids == brute_force(exact, np.full(40, np.inf), 1, excluded)).all()
+    assert (best.ids == brute_force(exact, np.full(40, np.inf), 1, none(40))).all()
     found = below.ids >= 0
     assert (below.scores[found] == exact[np.nonzero(found)[0], below.ids[found]]).all()
     assert np.isneginf(below.scores[~found]).all()
 
 
-@pytest.mark.parametrize("slack", [0.0, 1e-5])
-def test_ties_go_to_the_lower_id(slack):
+@pytest.mark.parametrize(("slack", "kind"), KINDS)
+def test_ties_go_to_the_lower_id(slack, kind):
     rng = np.random.default_rng(3)
     exact = rng.integers(0, 4, (30, 6000)).astype(np.float32) / 4
     ceilings = np.tile([0.75, 0.5, np.inf], 10)
     excluded = lists(rng, 30, 200, 10)
-    (found,) = k_best_below(Table(exact, slack).scores(range(30)), [Search(ceilings, 6, excluded)])
+    (found,) = k_best_below(Table(exact, slack, kind=kind), [Search(ceilings, 6, excluded)])
     assert (found.ids == brute_force(exact, ceilings, 6, excluded)).all()
 
 
-def test_a_score_equal_to_the_ceiling_does_not_qualify():
+@pytest.mark.parametrize("slack", [0.0, 1e-3])
+def test_a_score_equal_to_the_ceiling_does_not_qualify(slack):
     exact = np.array([[0.5, 0.25, 0.5, 0.125]])
-    none = Ragged(np.zeros(2, np.int64), np.empty(0, np.int64))
-    (found,) = k_best_below(Table(exact, 1e-3).scores([0]), [Search(np.array([0.5]), 3, none)])
+    (found,) = k_best_below(Table(exact, slack), [Search(np.array([0.5]), 3, none(1))])
     assert found.ids.tolist() == [[1, 3, -1]]
 
 
-@pytest.mark.parametrize("tensors", [False, True])
-def test_more_scores_within_the_slack_than_can_wait(tensors):
-    exact = np.random.default_rng(0).standard_normal((20, 3000))
+@pytest.mark.parametrize("kind", ["floats", "integers", "tensors"])
+def test_more_scores_within_the_slack_than_can_wait(kind):
+    exact = np.random.default_rng(0).standard_normal((20, 3000)).astype(np.float32)
     exact[7, :500] = 9 + np.arange(500) * 1e-5
-    exact[8] = 3 - np.arange(3000) * 1e-6  # rising: the best come last
-    exact[9] = 3 + np.arange(3000) * 1e-6
-    none = Ragged(np.zeros(21, np.int64), np.empty(0, np.int64))
-    table = Table(exact, 1e-2, tensors=tensors)
-    (found,) = k_best_below(table.scores(range(20)), [Search(np.full(20, np.inf), 3, none)])
-    assert (found.ids == brute_force(table.exact, np.full(20, np.inf), 3, none)).all()
+    exact[8] = 3 - np.arange(3000) * 1e-6
+    exact[9] = 3 + np.arange(3000) * 1e-6  # rising: the best come last
+    ceilings = np.full(20, np.inf)
+    ceilings[10] = 0.0  # thousands lie within the slack of the ceiling
+    exact[10] /= 1e3
+    (found,) = k_best_below(Table(exact, 1e-2, kind=kind), [Search(ceilings, 3, none(20))])
+    assert (found.ids == brute_force(exact, ceilings, 3, none(20))).all()
 
 
-@pytest.mark.parametrize("columns", [1, 7, 64, 1000, 4096])
+@pytest.mark.parametrize("width", [1, 7, 64, 1000, 4096])
 @pytest.mark.parametrize("slack", [0.0, 1e-3])
-def test_the_answer_depends_on_no_tile_size(monkeypatch, columns, slack):
-    monkeypatch.setattr("hn_datasets.search.TILE_COLUMNS", columns)
+def test_the_answer_depends_on_no_tile_size(width, slack):
     rng = np.random.default_rng(5)
     exact = rng.integers(-50, 50, (25, 900)) / 64
     ceilings = rng.uniform(-0.7, 0.7, 25)
     excluded = lists(rng, 25, 900, 40)
-    (found,) = k_best_below(Table(exact, slack).scores(range(25)), [Search(ceilings, 5, excluded)])
+    (found,) = k_best_below(Table(exact, slack, width=width), [Search(ceilings, 5, excluded)])
     assert (found.ids == brute_force(exact.astype(np.float32), ceilings, 5, excluded)).all()
 
 
-@pytest.mark.parametrize("shift", [0.0, -3.0])
-def test_scores_rounded_to_bfloat16_give_the_same_answer(shift):
-    rng = np.random.default_rng(6)
-    exact = (rng.standard_normal((30, 5000)) + shift).astype(np.float32)
-    ceilings = rng.uniform(-1, 2, 30) + shift
-    excluded = lists(rng, 30, 5000, 30)
+@pytest.mark.parametrize("kind", ["floats", "integers", "tensors"])
+def test_a_passage_near_a_positive_is_passed_over(kind):
+    rng = np.random.default_rng(8)
+    exact = rng.standard_normal((30, 2000)).astype(np.float32)
+    table = Table(exact, 0.01, kind=kind)
+    positives = lists(rng, 30, 50, 3)
+    vectors = rng.standard_normal((50, 30)).astype(np.float32)
+    ceilings, caps = rng.uniform(-1, 2, 30), rng.uniform(-3, 3, 30)
+    excluded = lists(rng, 30, 2000, 20)
+    near = Nearness(caps, positives, vectors)
+    guarded, plain = k_best_below(table, [Search(ceilings, 4, excluded, nearness=near), Search(ceilings, 4, excluded)])
+    similarities = exact.T.astype(np.float64) @ vectors.T.astype(np.float64)
+    allowed = exact.copy()
+    for row in range(30):
+        for positive in positives[row]:
+            refused = similarities[:, positive].astype(np.float32) >= caps[row]
+            allowed[row, refused] = np.inf  # not below any ceiling
+    assert (guarded.ids == brute_force(allowed, ceilings, 4, excluded)).all()
+    assert (plain.ids == brute_force(exact, ceilings, 4, excluded)).all()
+    assert (guarded.ids != plain.ids).any()
 
-    class Rounded(Table):
-        def scores(self, anchors):
-            rows = super().scores(anchors)
-            fast = rows.tile
-            rows.tile = lambda start, stop: fast(start, stop).bfloat16()
-            return rows
 
-    table = Rounded(exact, 1e-3, tensors=True)
-    (found,) = k_best_below(table.scores(range(30)), [Search(ceilings, 4, excluded)])
-    assert (found.ids == brute_force(exact, ceilings, 4, excluded)).all()
+@pytest.mark.parametrize("kind", ["floats", "integers", "tensors"])
+def test_a_blocked_passage_is_picked_for_no_anchor(kind):
+    rng = np.random.default_rng(9)
+    exact = rng.standard_normal((20, 700)).astype(np.float32)
+    blocked = rng.random(700) < 0.9
+    (found,) = k_best_below(Table(exact, 0.01, kind=kind), [Search(np.full(20, 1.0), 5, none(20), blocked)])
+    exact[:, blocked] = np.inf
+    assert (found.ids == brute_force(exact, np.full(20, 1.0), 5, none(20))).all()
 
 
 def test_threads_of_others_keep_their_number_of_torch_threads():
@@ -151,24 +177,53 @@ def test_threads_of_others_keep_their_number_of_torch_threads():
     assert [torch.get_num_threads(), *found] == [before, before]
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("similarity", ["cosine", "dot"])
-def test_dense_tiles_are_within_the_slack(monkeypatch, precision, similarity, tmp_path):
+@pytest.fixture
+def make_scorer(tmp_path):
+    """A scorer with 300 passages in 96 dimensions, and 100 anchors."""
+
+    def make(similarity, integers, vectors):
+        texts = [f"text {number}" for number in range(400)]
+        corpus = Corpus.build([pa.array(texts[100:])], tmp_path)
+        passages = (texts[100:], vectors[100:])
+        teacher = PrecomputedTeacher((texts[:100], vectors[:100]), passages, similarity=similarity)
+        store = EmbeddingStore(tmp_path)
+        store.embed(teacher, "passage", corpus.column, corpus.digests)
+        return DenseScorer(teacher, corpus, store, device="cpu", integers=integers), texts[:100]
+
+    return make
+
+
+def draw_vectors(similarity):
     rng = np.random.default_rng(7)
     lengths = rng.uniform(0.1, 30, (400, 1)) if similarity == "dot" else np.ones((400, 1))
-    vectors = rng.standard_normal((400, 96))
-    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) * lengths).astype(np.float32)
-    texts = [f"text {number}" for number in range(400)]
-    corpus = Corpus.build([pa.array(texts[100:])], tmp_path)
-    teacher = PrecomputedTeacher((texts[:100], vectors[:100]), (texts[100:], vectors[100:]), similarity=similarity)
-    store = EmbeddingStore(tmp_path)
-    store.embed(teacher, "passage", corpus.column, corpus.digests)
-    scorer = DenseScorer(teacher, corpus, store, device="cpu", precision=precision)
-    scores = scorer.scores(texts[:100])
-    tile = torch.as_tensor(scores.tile(0, 300))
+    vectors = rng.standard_normal((400, 96)) * np.append(5, np.ones(95))  # one component is larger than all others
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) * lengths).astype(np.float32)
+
+
+@pytest.mark.parametrize("integers", [False, True])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_dense_tiles_are_within_the_slack(make_scorer, integers, similarity):
+    scorer, anchors = make_scorer(similarity, integers, draw_vectors(similarity))
+    scores = scorer.scores(anchors)
+    tile = np.concatenate([tile.copy() for _, tile in scores.tiles(0, 100)], axis=1)
     exact = scores.pairs(np.repeat(np.arange(100), 300), np.tile(np.arange(300), 100)).reshape(100, 300)
-    rounding = 2.0**-8 * tile.abs().double().numpy() if precision == torch.bfloat16 else 0
-    off = np.abs(tile.double().numpy() - exact) - rounding
-    assert tile.dtype == precision
+    off = np.abs(tile * scores.units[:, None] - exact)
+    assert tile.dtype == (np.int32 if integers else np.float32)
     assert (off <= scores.slack[:, None]).all()
     assert off.max() > 1e-9
+
+
+def test_vectors_that_integers_would_blur_are_multiplied_as_they_are(make_scorer):
+    vectors = draw_vectors("dot")
+    vectors[200] *= 1000
+    scorer, anchors = make_scorer("dot", True, vectors)
+    (_, tile), *_ = scorer.scores(anchors).tiles(0, 100)
+    assert tile.dtype == np.float32
+
+
+def test_exact_scores_are_sums_in_float64(make_scorer):
+    scorer, anchors = make_scorer("dot", False, draw_vectors("dot"))
+    scores = scorer.scores(anchors)
+    rows, ids = np.repeat(np.arange(100), 300), np.tile(np.arange(300), 100)
+    products = scores.exact.anchors.astype(np.float64)[rows] * scores.exact.passages.astype(np.float64)[ids]
+    assert (scores.pairs(rows, ids) == [np.float32(math.fsum(row)) for row in products]).mean() > 0.9999

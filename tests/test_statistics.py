@@ -112,6 +112,23 @@ def test_rows_are_counted():
     assert (narrower.short_rows, narrower.negatives, narrower.negatives_per_row) == (0, 3, (0, 1, 1))
 
 
+def test_what_guards_took_out_is_summed():
+    columns = {"positive_score": [0.9, 0.8, NAN], "negative_scores": [[0.5], [0.5], []]}
+    removals = {"guard_removals": [[2, 0], [1, 1200], [0, 0]]}
+    statistics = compute_statistics({**columns, **removals})
+    assert statistics.guard_removals == (3, 1200)
+    assert statistics == compute_statistics(Dataset.from_dict({**columns, **removals}))
+    halves = [
+        {name: values[part] for name, values in {**columns, **removals}.items()} for part in (slice(2), slice(2, 3))
+    ]
+    assert compute_statistics(halves).guard_removals == (3, 1200)
+    assert compute_statistics([halves[0], {name: values[2:] for name, values in columns.items()}]).guard_removals == ()
+    assert MiningStatistics.from_dict(json.loads(json.dumps(statistics.to_dict()))) == statistics
+    assert "Passages that guards took out: 1 3, 2 1,200." in statistics.to_table()
+    assert "guards took out: held-out 3, same-group day 1,200." in statistics.to_table(["held-out", "same-group day"])
+    assert "guards" not in compute_statistics(columns).to_table()
+
+
 def test_most_common_value_and_zeros_are_counted():
     scores = statistics_of([1.0] * 4, [[0.5, 0.0], [0.5, -0.0], [0.5, 0.25], [-1.0]]).negative_score
     assert (scores.most_common, scores.most_common_count) == (0.5, 3)

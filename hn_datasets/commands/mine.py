@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hn_datasets.commands.errors import one_line_errors, options_in_errors
+from hn_datasets.commands.guards import GUARD_FORMS, read_guards
 from hn_datasets.commands.sections import SectionedCommand, section_option
 from hn_datasets.errors import ArgumentError, HNDatasetsError, StoreError
 from hn_datasets.methods import METHODS, Method, method_from_dict, method_from_name
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # As in the modules that check them, which are slow to import.
 SAMPLINGS = ("top", "random", "softmax", "top1+softmax")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+MODES = ("cross-sample", "intra-sample", "mean-rank", "agree")
 
 
 data_option, teacher_option, method_option, output_option = map(section_option, ("Data", "Teacher", "Method", "Output"))
@@ -47,7 +48,12 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 @data_option("--on-empty", type=click.Choice(["error", "skip"]), help="Rows without a text.  [default: error]")
 @data_option("--corpus", help="Further passages: a Parquet or JSON Lines file.")
 @data_option("--corpus-column", "corpus_column_name", help="Text column of the corpus.")
-@teacher_option("--teacher", help="Model name or folder, or 'bm25'.  [required, unless --config names it]")
+@teacher_option(
+    "--teacher",
+    multiple=True,
+    help="Model name or folder, or 'bm25'; several times for an ensemble.  [required, unless --config names it]",
+)
+@teacher_option("--ensemble", type=click.Choice(MODES), help="How the rankings of several teachers become one.")
 @teacher_option("--query-prompt", help="Put before every anchor: a prompt's name or text.")
 @teacher_option("--corpus-prompt", help="Put before every passage: a prompt's name or text.")
 @teacher_option("--max-seq-length", type=int, help="Cut texts after so many tokens.")
@@ -72,10 +78,15 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 @method_option("--sampling", type=click.Choice(SAMPLINGS), help="How to pick from the best.  [default: top]")
 @method_option("--pool", type=int, help="How many of the best to draw from.")
 @method_option("--temperature", type=float, help="Temperature of the softmax.")
+@method_option(
+    "--relabel-candidates", is_flag=True, default=None, help="Keep suspected positives in a column of their own."
+)
 @method_option("--seed", type=int, help="Seed of everything that is drawn.")
+@method_option("--guard", "guards", multiple=True, help=f"Keep likely right answers out; repeatable: {GUARD_FORMS}.")
 @output_option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
 @output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
 @output_option("--plan", is_flag=True, help="Only estimate what it will take: minutes, disk and memory per stage.")
+@output_option("--estimate", is_flag=True, help="Estimate false negatives, from anchors with several positives.")
 @output_option("--num-proc", type=click.IntRange(min=1), help="Processes for the search.")
 @output_option("--json", "as_json", is_flag=True, help="Print the statistics as JSON, and nothing else.")
 @one_line_errors
@@ -95,26 +106,31 @@ def mine_command(
     Examples:
       hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --method topk-percpos --margin 0.95 --output mined
       hn-datasets mine me/qa --teacher bm25 --tokenizer kiwi --num-negatives 4 --output mined
+      hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --teacher bm25 --ensemble agree --output mined
+      hn-datasets mine me/qa --teacher BAAI/bge-m3 --method topk --guard similar-to-positive --output mined
       hn-datasets mine pairs.parquet --config mined/recipe.json --margin 0.9 --output mined-90
     """
+    from hn_datasets.commands.teachers import choose_teacher
     from hn_datasets.sources import check_output, write_mined
 
     check_output(output, overwrite=overwrite)
     recipe, saved = None, None
     if config is not None:
         trust = options["trust_remote_code"]
-        recipe, saved = _read_recipe(config, with_teacher=options["teacher"] is None, trust_remote_code=trust)
+        recipe, saved = _read_recipe(config, with_teacher=not options["teacher"], trust_remote_code=trust)
     with options_in_errors():
         if plan:
-            costs = _plan(source, recipe, _teacher(saved, options), options)
+            costs = _plan(source, recipe, choose_teacher(saved, options), options)
             click.echo(json.dumps(costs.to_dict()) if as_json else costs.to_table())
             return
-        mined, record = _mine(source, recipe, _teacher(saved, options), num_proc, options)
+        mined, record = _mine(source, recipe, choose_teacher(saved, options), num_proc, options)
     record = write_mined(mined, record, output, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
     else:
-        click.echo(record.statistics.to_table())
+        click.echo(record.statistics.to_table(record.recipe.guard_names))
+        if record.estimate is not None:
+            click.echo(record.estimate.describe())
         _show_row(mined, record)
     click.echo("Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.timings.items()), err=True)
     click.echo(f"Written: {_loading_code(output, record)}", err=True)
@@ -161,13 +177,16 @@ def _mine(
 ) -> tuple[Dataset | DatasetDict, MiningRecord]:
     """Load the source, mine it and return the mined dataset with its record; what is cheap to check comes first."""
     from hn_datasets.columns import resolve_columns
+    from hn_datasets.estimation.calibration import estimate_false_negatives
     from hn_datasets.miner import HardNegativeMiner
     from hn_datasets.record import MiningRecord
     from hn_datasets.sources import describe_source, find_commit, load_source
 
     choices = _choices(recipe, options)
+    choices["guards"] = read_guards(options.pop("guards"), recipe)
     loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
     corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
+    estimating = options.pop("estimate")
     loading["revision"] = find_commit(source, loading["revision"])
     start = time.perf_counter()
     dataset = load_source(source, **loading)
@@ -176,25 +195,30 @@ def _mine(
     seconds = time.perf_counter() - start
     miner = HardNegativeMiner.from_dataset(dataset, teacher=teacher, **choices, **corpus)
     miner.timings = {"load": seconds, **miner.timings}
+    estimate, start = None, time.perf_counter()
+    if estimating:
+        estimate = estimate_false_negatives(miner, dataset)
+        miner.timings["estimate"] = time.perf_counter() - start
     start = time.perf_counter()
     with _workers_left_to_parent(), _explain_full_cache():
         mined = dataset.map(miner, batched=True, num_proc=num_proc, desc="Mining")
     timings = {"search": time.perf_counter() - start}
-    return mined, MiningRecord.of(mined, miner, source=describe_source(source, **loading), timings=timings)
+    where = describe_source(source, **loading)
+    return mined, MiningRecord.of(mined, miner, source=where, timings=timings, estimate=estimate)
 
 
 @contextlib.contextmanager
 def _explain_full_cache() -> Iterator[None]:
-    """Turn what ``map`` says when it cannot write its rows into one line.
+    """Turn what ``map`` says when its rows find no room into one line.
 
     Raises:
-        StoreError: the cache of ``datasets`` cannot be written.
+        StoreError: the disk with the cache of ``datasets`` is full.
     """
     try:
         yield
-    except HNDatasetsError:
-        raise
     except OSError as error:
+        if isinstance(error, HNDatasetsError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
         raise StoreError(
             error.errno,
             f"Could not write mined rows to the cache of datasets ({error.strerror or error}); free some space, or set "
@@ -243,7 +267,7 @@ def _read_recipe(path: Path, *, with_teacher: bool, trust_remote_code: bool | No
 def _choices(recipe: Recipe | None, options: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of the miner: those of the recipe, overridden by options."""
     columns = ("anchor_column_name", "positive_column_name")
-    names = ("num_negatives", "sampling", "pool", "temperature", "seed", "on_empty", *columns)
+    names = ("num_negatives", "sampling", "pool", "temperature", "seed", "relabel_candidates", "on_empty", *columns)
     given = {name: value for name in names if (value := options.pop(name)) is not None}
     method, margin = options.pop("method"), options.pop("margin")
     if method is None and margin is not None:
@@ -261,32 +285,3 @@ def _method(name: str, margin: float | None) -> Method:
         return method_from_name(name, margin)
     except ArgumentError as error:  # the library calls the number by what it is: percentage, margin, max_score, n
         raise ArgumentError(f"--margin: {error}") from error
-
-
-def _teacher(saved: Teacher | None, options: dict[str, Any]) -> Callable[[], Teacher]:
-    """Return what loads the teacher that the options name, or gives that of the recipe; the options are checked now."""
-    from hn_datasets.teachers.bm25 import BM25Teacher
-    from hn_datasets.teachers.dense import DenseTeacher
-
-    name = options.pop("teacher")
-    lexical = {"tokenizer": options.pop("tokenizer"), "bm25_variant": options.pop("bm25_variant")}
-    names = ("query_prompt", "corpus_prompt", "max_seq_length", "truncate_dim", "precision", "batch_size")
-    dense = {name: options.pop(name) for name in (*names, "trust_remote_code", "model_revision")}
-    devices = list(options.pop("device"))
-    dense["device"] = devices if len(devices) > 1 else devices[0] if devices else None
-    if name is None and saved is None:
-        raise click.UsageError("Missing option '--teacher': a model name or folder, or 'bm25'.")
-    if saved is not None and saved.spec().get("trust_remote_code"):
-        dense.pop("trust_remote_code")
-    wrong = dense if name == "bm25" else lexical if name is not None else {**dense, **lexical}
-    if useless := [option for option, value in wrong.items() if value is not None]:
-        flags = ", ".join("--" + option.replace("_", "-") for option in useless)
-        verb = "have" if len(useless) > 1 else "has"
-        whose = f"the teacher {name!r}" if name else "the recipe's teacher"
-        raise ArgumentError(f"{flags} {verb} no effect on {whose}; leave it out.")
-    if saved is not None:
-        return lambda: saved
-    renamed = {"bm25_variant": "variant", "model_revision": "revision"}
-    chosen = lexical if name == "bm25" else dense
-    given = {renamed.get(option, option): value for option, value in chosen.items() if value is not None}
-    return functools.partial(BM25Teacher, **given) if name == "bm25" else functools.partial(DenseTeacher, name, **given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,10 +58,16 @@ def compute_again(inventory: Inventory, like: MiningStatistics | None = None) ->
     }
     if numbers.top_scores is not None:
         columns["top_score"] = numbers.top_scores
-    if like is None:
-        return compute_statistics(columns)
-    bins = len(like.positive_score.bin_counts) or len(like.difference.bin_counts) or 1
-    return compute_statistics(columns, num_negatives=like.num_negatives, num_bins=bins)
+    if numbers.removals is not None and numbers.removal_rows is not None:
+        ends = np.cumsum(np.bincount(numbers.removal_rows, minlength=len(numbers.uneven)))
+        lists = pa.array(np.concatenate([[0], ends]).astype(np.int64))
+        columns["guard_removals"] = pa.LargeListArray.from_arrays(lists, pa.array(numbers.removals))
+    choices = {}
+    if like is not None:
+        bins = len(like.positive_score.bin_counts) or len(like.difference.bin_counts) or 1
+        choices = {"num_negatives": like.num_negatives, "num_bins": bins}
+    computed = compute_statistics(columns, **choices)
+    return replace(computed, negatives_per_teacher=inventory.negatives_per_teacher)
 
 
 def check_card(opened: Opened) -> Iterator[Finding]:

@@ -40,6 +40,8 @@ class Numbers:
         positive_scores: shape ``[n]``, float32.
         ceilings: shape ``[n]``, float64.
         top_scores: shape ``[n]``, float32.
+        removal_rows: shape ``[r]``, int64, never falling: the row of each count of passages that a guard took out.
+        removals: shape ``[r]``, int64; -1 for null.
     """
 
     positive_rows: Ints
@@ -50,6 +52,8 @@ class Numbers:
     positive_scores: Floats | None
     ceilings: npt.NDArray[np.float64] | None
     top_scores: Floats | None
+    removal_rows: Ints | None
+    removals: Ints | None
 
     @property
     def counts(self) -> Ints:
@@ -76,12 +80,17 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows: the anchors (n strings), positives (p strings) and negatives (m strings) laid flat, and the rest."""
+    """Some rows: the anchors (n strings), positives (p strings) and negatives (m strings) laid flat, and the rest.
+
+    Attributes:
+        teachers: n lists of names, those of the teachers of the negatives; None where there is no such column.
+    """
 
     anchors: pa.Array
     positives: pa.Array
     negatives: pa.Array
     numbers: Numbers
+    teachers: pa.Array | None = None
 
 
 def iter_blocks(splits: DatasetDict, roles: Roles) -> Iterator[Block]:
@@ -110,6 +119,10 @@ def read_block(table: pa.Table, roles: Roles) -> Block:
     uneven = np.zeros(len(table), dtype=bool)
     ids = _align(table, roles.ids, counts, uneven, pa.scalar(UNKNOWN_ID, pa.int64()), FILLED_ID)
     scores = _align(table, roles.scores, counts, uneven, pa.scalar(np.nan, pa.float32()), np.nan)
+    teachers = _array(table[roles.teachers]) if roles.teachers is not None else None
+    if teachers is not None:
+        uneven |= count_items(teachers) != counts
+    removal_rows, removals = _read_removals(table, roles.guard_removals)
     numbers = Numbers(
         positive_rows=positive_rows,
         negative_rows=negative_rows,
@@ -119,8 +132,10 @@ def read_block(table: pa.Table, roles: Roles) -> Block:
         positive_scores=_read_floats(table, roles.positive_score, pa.float32()),
         ceilings=_read_floats(table, roles.ceiling, pa.float64()),
         top_scores=_read_floats(table, roles.top_score, pa.float32()),
+        removal_rows=removal_rows,
+        removals=removals,
     )
-    return Block(anchors, positives, negatives, numbers)
+    return Block(anchors, positives, negatives, numbers, teachers)
 
 
 def as_strings(texts: pa.Array) -> list[str]:
@@ -181,6 +196,14 @@ def _align(
 def _read_floats(table: pa.Table, name: str | None, kind: pa.DataType) -> npt.NDArray[Any] | None:
     """Return a column of numbers, NaN for null; None where there is no such column."""
     return None if name is None else np.asarray(_array(table[name]).cast(kind).fill_null(np.nan))
+
+
+def _read_removals(table: pa.Table, name: str | None) -> tuple[Ints, Ints] | tuple[None, None]:
+    """Return row and value of each item of a column of lists of int; None where there is no such column."""
+    if name is None:
+        return None, None
+    rows, values = _lay_flat(_array(table[name]))
+    return rows, np.asarray(values.cast(pa.int64()).fill_null(-1))
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:

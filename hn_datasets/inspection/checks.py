@@ -37,6 +37,7 @@ MEANINGS: dict[str, str] = {
     "id-below-0": "the id of a negative is below 0, and it is not marked as filled in",
     "id-beyond-corpus": "the id of a negative is not below the number of passages in mining.json",
     "id-of-two-texts": "one id stands for two texts",
+    "removals-unsound": "a row does not have one count of removed passages, 0 or more, for each guard",
     "short-row": "a row has fewer negatives than it should",
     "skipped-row": "a row was skipped as empty when mined",
     "filled-negative": "a negative is marked as drawn at random to fill its row",
@@ -91,6 +92,7 @@ def find_breaches(inventory: Inventory, splits: DatasetDict, record: MiningRecor
         *_check_scores(inventory, record),
         *_check_ids(inventory, negatives, record),
         *_check_lengths(inventory, record),
+        *_check_removals(inventory, record),
     ):
         if flags.any():
             yield Breach(name, flags, of, "information" if name in allowed else "broken")
@@ -188,6 +190,16 @@ def _check_lengths(inventory: Inventory, record: MiningRecord | None) -> Checked
         counts = numbers.counts
         of_recipe = record.recipe.num_negatives if record is not None and inventory.roles.mined else 0
         yield "short-row", "row", (counts < (of_recipe or counts.max(initial=0))) & ~numbers.skipped
+
+
+def _check_removals(inventory: Inventory, record: MiningRecord | None) -> Checked:
+    numbers = inventory.numbers
+    if numbers.removals is None or numbers.removal_rows is None:
+        return
+    counts = np.bincount(numbers.removal_rows, minlength=len(numbers.uneven))
+    unsound = counts != (len(record.recipe.guards) if record is not None else counts.max(initial=0))
+    unsound[numbers.removal_rows[numbers.removals < 0]] = True
+    yield "removals-unsound", "row", unsound
 
 
 def _repeated(values: Ints) -> Flags:

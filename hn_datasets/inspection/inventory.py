@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -12,6 +13,7 @@ from datasets import DatasetDict
 
 from hn_datasets.inspection.blocks import Ints, Numbers, as_strings, iter_blocks
 from hn_datasets.inspection.roles import Roles
+from hn_datasets.statistics import count_names
 from hn_datasets.texts import Digests, digest_texts, fixed_size_binary, fixed_size_bytes, normalise
 
 
@@ -26,6 +28,7 @@ class Inventory:
         positives: shape ``[p]``.
         negatives: shape ``[m]``.
         numbers: all else.
+        negatives_per_teacher: how many negatives each teacher of an ensemble gave, by its name.
     """
 
     roles: Roles
@@ -34,6 +37,7 @@ class Inventory:
     positives: Digests
     negatives: Digests
     numbers: Numbers
+    negatives_per_teacher: dict[str, int]
 
 
 def take_inventory(splits: DatasetDict, roles: Roles) -> Inventory:
@@ -44,17 +48,27 @@ def take_inventory(splits: DatasetDict, roles: Roles) -> Inventory:
     """
     texts: list[list[Digests]] = [[], [], []]
     numbers: list[Numbers] = []
+    teachers: Counter[str] = Counter()
     start = 0
     for block in iter_blocks(splits, roles):
+        if block.teachers is not None:
+            teachers.update(count_names(block.teachers))
         for column, digests in zip((block.anchors, block.positives, block.negatives), texts, strict=True):
             digests.append(digest_texts(as_strings(column)))
         part = block.numbers
-        moved = replace(part, positive_rows=part.positive_rows + start, negative_rows=part.negative_rows + start)
+        moved = replace(
+            part,
+            positive_rows=part.positive_rows + start,
+            negative_rows=part.negative_rows + start,
+            removal_rows=None if part.removal_rows is None else part.removal_rows + start,
+        )
         numbers.append(moved)
         start += len(block.anchors)
     anchors, positives, negatives = (np.concatenate([digest_texts([]), *digests]) for digests in texts)
     num_rows = {name: len(split) for name, split in splits.items()}
-    return Inventory(roles, num_rows, anchors, positives, negatives, _concatenate(numbers))
+    return Inventory(
+        roles, num_rows, anchors, positives, negatives, _concatenate(numbers), dict(sorted(teachers.items()))
+    )
 
 
 def number_texts(digests: Sequence[Digests]) -> tuple[list[Ints], Digests]:

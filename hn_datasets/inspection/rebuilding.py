@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
 
-from hn_datasets.columns import CorpusLike, explain_unreadable, iter_pairs, iter_passages, resolve_columns
+from hn_datasets.columns import (
+    CorpusLike,
+    explain_unreadable,
+    group_names,
+    iter_corpus,
+    iter_pairs,
+    iter_passages,
+    resolve_columns,
+)
 from hn_datasets.errors import ArgumentError, DataSourceError, ShortRowsWarning, WeakTeacherWarning
+from hn_datasets.guards import guard_from_dict
 from hn_datasets.inspection.blocks import READ_ROWS, as_strings
-from hn_datasets.inspection.roles import as_splits
+from hn_datasets.inspection.roles import as_splits, column_types
 from hn_datasets.miner import HardNegativeMiner, TeacherLike
+from hn_datasets.modes import is_ensemble
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
 from hn_datasets.store import EmbeddingStore
@@ -33,10 +44,14 @@ class Origin:
     Attributes:
         pairs: all pairs.
         corpus: all passages.
+        further: those that came beside the pairs.
+        further_column: their text column.
     """
 
     pairs: Dataset | DatasetDict
     corpus: Corpus
+    further: CorpusLike | None = None
+    further_column: str | None = None
 
 
 def find_origin(
@@ -82,6 +97,10 @@ def find_origin(
         except Exception as error:  # whatever the Hub and its clients say
             found.append(f"{name} cannot be loaded ({' '.join(str(error).split())[:200]})")
             continue
+        lacking = [column for column in _group_columns(record.recipe) if column not in column_types(as_splits(pairs))]
+        if lacking:
+            found.append(f"{name} has no column {', '.join(lacking)}")
+            continue
         origin = collect(pairs)
         if origin.corpus.digest == record.corpus.get("digest"):
             return origin
@@ -105,7 +124,7 @@ def _collect(
     names = resolve_columns(pairs, recipe.anchor_column_name, recipe.positive_column_name)
     positives = (block.positives for block in iter_pairs(pairs, *names, recipe.on_empty))
     further = iter_passages(corpus, corpus_column_name, recipe.on_empty) if corpus is not None else iter(())
-    return Origin(pairs, Corpus.build(chain(positives, further), directory))
+    return Origin(pairs, Corpus.build(chain(positives, further), directory), corpus, corpus_column_name)
 
 
 def choose_teacher(recipe: Recipe, given: TeacherLike | None, *, trust_remote_code: bool) -> TeacherLike:
@@ -121,21 +140,29 @@ def choose_teacher(recipe: Recipe, given: TeacherLike | None, *, trust_remote_co
         TeacherError: the model cannot be loaded, or the recipe's teacher is of an unknown type.
     """
     spec = dict(recipe.teacher)
+    if given is None and is_ensemble(spec):
+        members = [_with_weights_of_today(member, trust_remote_code) for member in spec["members"]]
+        return teacher_from_spec({**spec, "members": members}, trust_remote_code=trust_remote_code)
     dense = spec.get("type") == "dense"
     if given is not None and not (dense and isinstance(given, (str, Path)) and given != "bm25"):
         return given
     if given is not None:
         spec |= {"model": str(given), "revision": None, "trust_remote_code": trust_remote_code}
+    return teacher_from_spec(_with_weights_of_today(spec, trust_remote_code), trust_remote_code=trust_remote_code)
+
+
+def _with_weights_of_today(spec: dict[str, Any], trust_remote_code: bool) -> dict[str, Any]:
+    """Return the spec of a teacher with the weights that its model has now."""
     if spec.get("trust_remote_code") and not trust_remote_code:
         raise ArgumentError(
             f"The teacher {spec['model']!r} runs code that comes with it; read that code, and pass "
             "trust_remote_code=True (--trust-remote-code) to run it."
         )
-    if dense:
-        loading = {name: spec[name] for name in ("revision", "trust_remote_code")}
-        today = DenseTeacher(spec["model"], query_prompt="", corpus_prompt="", **loading)
-        spec["weights"] = today.spec()["weights"]
-    return teacher_from_spec(spec, trust_remote_code=trust_remote_code)
+    if spec.get("type") != "dense":
+        return spec
+    loading = {name: spec[name] for name in ("revision", "trust_remote_code")}
+    today = DenseTeacher(spec["model"], query_prompt="", corpus_prompt="", **loading)
+    return {**spec, "weights": today.spec()["weights"]}
 
 
 def rebuild_miner(
@@ -162,10 +189,62 @@ def rebuild_miner(
         return HardNegativeMiner.from_dataset(
             _rows_of(origin.pairs, digest_texts(anchors), recipe),
             teacher=teacher,
-            corpus=Dataset(pa.table({"text": origin.corpus.column}), fingerprint=origin.corpus.digest),
+            corpus=_passages(origin, recipe),
+            corpus_column_name="text",
+            guards=[guard_from_dict(guard) for guard in recipe.guards],
             store=store,
-            **{name: getattr(recipe, name) for name in (*same, "seed", "on_empty")},
+            **{name: getattr(recipe, name) for name in (*same, "seed", "on_empty", "relabel_candidates")},
         )
+
+
+def _group_columns(recipe: Recipe) -> list[str]:
+    """Return the columns whose values are groups."""
+    return [name for guard in recipe.guards for name in guard_from_dict(guard).columns]
+
+
+def _passages(origin: Origin, recipe: Recipe) -> Dataset:
+    """Return all passages, and once more in each of their groups, which rows of other anchors give them too."""
+    names = _group_columns(recipe)
+    tables = [pa.table({"text": origin.corpus.column})]
+    columns = (recipe.anchor_column_name, recipe.positive_column_name)
+    for pairs in iter_pairs(origin.pairs, *columns, recipe.on_empty, names) if names else ():
+        values = {name: pairs.columns[name].take(pa.array(pairs.rows)) for name in names}
+        tables.append(_with_groups(pairs.positives, values))
+    if names and origin.further is not None:
+        blocks = iter_corpus(origin.further, origin.further_column, recipe.on_empty, names)
+        tables.extend(_with_groups(block.texts, block.columns) for block in blocks)
+    table = pa.concat_tables(tables, promote_options="default")
+    return Dataset(table, fingerprint=origin.corpus.digest)  # without one, datasets hashes a copy of the table
+
+
+def _with_groups(texts: pa.Array, columns: Mapping[str, pa.Array]) -> pa.Table:
+    groups = {name: pa.array(group_names(values.to_pylist()), pa.string()) for name, values in columns.items()}
+    return pa.table({"text": texts.cast(pa.large_string()), **groups})
+
+
+def find_groups(origin: Origin, batch: Mapping[str, list[Any]], recipe: Recipe) -> dict[str, list[str | None]]:
+    """Return the columns of groups for rows of a release, which may have lost them.
+
+    Args:
+        origin: what was mined; of several rows with the same anchor and positive, the first tells.
+        batch: anchors and positives of n rows.
+        recipe: names the columns.
+    """
+    names = _group_columns(recipe)
+    if not names:
+        return {}
+    anchors, positives = (batch[name] for name in (recipe.anchor_column_name, recipe.positive_column_name))
+    found: dict[tuple[str, str], tuple[str | None, ...]] = {}
+    rows = _rows_of(origin.pairs, digest_texts(anchors), recipe)
+    for pairs in iter_pairs(rows, recipe.anchor_column_name, recipe.positive_column_name, recipe.on_empty, names):
+        groups = list(zip(*(group_names(pairs.columns[name].to_pylist()) for name in names), strict=True))
+        texts = pairs.anchors.to_pylist()
+        for row, positive in zip(pairs.rows.tolist(), pairs.positives.to_pylist(), strict=True):
+            found.setdefault((texts[row], positive), groups[row])
+    firsts = [own if isinstance(own, str) else own[0] for own in positives]
+    none = (None,) * len(names)
+    chosen = [found.get(pair, none) for pair in zip(anchors, firsts, strict=True)]
+    return {name: [groups[place] for groups in chosen] for place, name in enumerate(names)}
 
 
 def _candidates(
@@ -203,7 +282,8 @@ def _rows_of(pairs: Dataset | DatasetDict, anchors: Digests, recipe: Recipe) -> 
             same = np.isin(digest_texts(as_strings(table[name])), anchors)
             numbers.append(start + np.flatnonzero(same))
             start += len(table)
-        found.append(split.select_columns([name, recipe.positive_column_name]).select(np.concatenate(numbers)))
+        columns = list(dict.fromkeys([name, recipe.positive_column_name, *_group_columns(recipe)]))
+        found.append(split.select_columns(columns).select(np.concatenate(numbers)))
     rows = concatenate_datasets([part for part in found if len(part)] or found)
     if not len(rows):
         raise DataSourceError(

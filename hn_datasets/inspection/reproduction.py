@@ -16,7 +16,7 @@ from hn_datasets.errors import ArgumentError, DataSourceError
 from hn_datasets.inspection.blocks import Block, as_strings, read_block
 from hn_datasets.inspection.changes import describe, find_changes, list_changes
 from hn_datasets.inspection.opening import Opened, open_source
-from hn_datasets.inspection.rebuilding import choose_teacher, find_origin, rebuild_miner
+from hn_datasets.inspection.rebuilding import choose_teacher, find_groups, find_origin, rebuild_miner
 from hn_datasets.inspection.roles import Roles, find_roles
 from hn_datasets.miner import HardNegativeMiner, TeacherLike
 from hn_datasets.record import RECORD_FILE, MiningRecord, describe_environment
@@ -172,7 +172,8 @@ def reproduce(
         store=store,
     )
     columns = {record.recipe.anchor_column_name: roles.anchor, record.recipe.positive_column_name: roles.positive}
-    again = miner.mine_anew({name: sample[column].to_pylist() for name, column in columns.items()})
+    batch = {name: sample[column].to_pylist() for name, column in columns.items()}
+    again = miner.mine_anew({**batch, **find_groups(origin, batch, record.recipe)})
     return _compare(sample, roles, again, _find_differences(record, miner))
 
 

@@ -25,6 +25,7 @@ POSITIVES = ("positive", "positives", "pos", "answer", "answers", "document", "p
 READ_ROWS = 1000
 IDS = ("negative_ids",)
 SCORES = ("negative_scores", "neg_scores")
+TEACHERS = ("negative_teachers",)
 TABLES = {"scores", "queries", "documents"}
 """The tables of the layout ``normalized``."""
 
@@ -42,9 +43,11 @@ class Roles:
         label: a column of numbers, or of lists of numbers beside lists of passages: above 0 is a positive.
         ids: lists of int, beside lists of negatives; None if there is none, as for the following ones.
         scores: lists of float, beside lists of negatives.
+        teachers: lists of names, beside lists of negatives.
         positive_score: a column of float.
         ceiling: a column of float.
         top_score: a column of float.
+        guard_removals: lists of int.
     """
 
     anchor: str
@@ -56,11 +59,14 @@ class Roles:
     positive_score: str | None = None
     ceiling: str | None = None
     top_score: str | None = None
+    teachers: str | None = None
+    guard_removals: str | None = None
 
     @property
     def columns(self) -> list[str]:
         """All columns that have a role."""
-        optional = (self.label, self.ids, self.scores, self.positive_score, self.ceiling, self.top_score)
+        lists = (self.label, self.ids, self.scores, self.teachers, self.guard_removals)
+        optional = (*lists, self.positive_score, self.ceiling, self.top_score)
         return [self.anchor, self.positive, *self.negatives, *(name for name in optional if name is not None)]
 
     @property
@@ -121,6 +127,8 @@ def find_roles(
         positive_score=_first(types, ("positive_score",), _is_number),
         ceiling=_first(types, ("ceiling",), _is_number),
         top_score=_first(types, ("top_score",), _is_number),
+        teachers=_first(types, TEACHERS, _is_texts) if lists else None,
+        guard_removals=_first(types, ("guard_removals",), _is_list_of(pa.types.is_integer)),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hn_datasets.markdown import code, code_json, escape, link
 from hn_datasets.methods import Method, RandomNegatives, TopK, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
+from hn_datasets.modes import MODES, draws_teacher, is_ensemble, members_of
 from hn_datasets.release.card_data import CardMetadata
 
 if TYPE_CHECKING:
@@ -60,9 +61,13 @@ def list_choices(record: MiningRecord, metadata: CardMetadata) -> Iterator[tuple
         "the anchor, its positives in any row, and what differs from these only in case, white space or Unicode form "
         "(NFKC)",
     )
-    for guard in recipe.guards:
+    counts = record.statistics.guard_removals
+    for number, guard in enumerate(recipe.guards):
         if guard.get("name") != "duplicates":
-            yield "Guard", code_json(guard)
+            removed = f", took out {counts[number]:,} passages" if len(counts) == len(recipe.guards) else ""
+            yield "Guard", code_json({**guard, **name_folder(guard, "model")}) + removed
+    if recipe.relabel_candidates:
+        yield "Suspected positives", f"kept apart in the column {code('relabel_candidates')}"
     yield "Corpus", f"{record.corpus['passages']:,} distinct passages, digest {code(record.corpus['digest'])}"
     yield "Pairs", _source(record, metadata)
     if recipe.on_empty == "skip":
@@ -80,6 +85,8 @@ def _sampling(record: MiningRecord) -> str:
     seed = f"seed {recipe.seed or 0}"
     if isinstance(recipe.method, RandomNegatives):
         return f"uniformly from the corpus, {seed}"
+    if recipe.sampling == "top" and draws_teacher(recipe.teacher):
+        return f"the best that qualify; the teacher of a row is drawn, {seed}"
     if recipe.sampling == "top":
         return "the best that qualify; nothing is drawn, so there is no seed"
     temperature = "" if "softmax" not in recipe.sampling else f", temperature {recipe.temperature or 1.0:g}"
@@ -107,8 +114,12 @@ def describe_teacher(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield name and value of everything that decides a teacher's scores.
 
     Args:
-        spec: of a dense, BM25 or precomputed teacher; of another one, every field is shown as JSON.
+        spec: of a dense, BM25 or precomputed teacher, or an ensemble of them; of another one, every field is shown as
+            JSON.
     """
+    if is_ensemble(spec):
+        yield from _ensemble(spec)
+        return
     yield "Teacher", name_teacher(spec)
     if spec.get("type") == "dense":
         yield from _dense(spec)
@@ -123,6 +134,22 @@ def describe_teacher(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "Similarity", escape(spec["similarity"])
     else:
         yield from ((escape(name), code_json(value)) for name, value in spec.items() if name != "type")
+
+
+def _ensemble(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the mode, and name and value of everything that decides the scores of each member."""
+    yield "Teachers", name_teacher(spec)
+    ranked = f", of its {spec['num_ranked']} best each" if spec["mode"] == "mean-rank" else ""
+    yield "Mode", f"{code(spec['mode'])}: {MODES[spec['mode']]}{ranked}"
+    of_row = (
+        "of the row's teacher, so that the figures below mix several scales"
+        if draws_teacher(spec)
+        else f"of {code(spec['names'][0])}, the first teacher"
+    )
+    yield "Scores and ceiling of a row", of_row
+    for name, member in members_of(spec).items():
+        for field, value in describe_teacher(member):
+            yield f"{code(name)}: {field[0].lower()}{field[1:]}", value
 
 
 def _dense(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -142,6 +169,9 @@ def _dense(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def name_teacher(spec: Mapping[str, Any]) -> str:
     """Return a teacher's name; a link where it is sure to be on the Hub, which a revision shows."""
     kind = spec.get("type")
+    if is_ensemble(spec):
+        *names, last = map(name_teacher, spec["members"])
+        return f"{', '.join(names)} and {last}"
     if kind == "bm25":
         return "BM25"
     if kind == "precomputed":
@@ -164,14 +194,23 @@ def name_folder(spec: Mapping[str, Any], key: str) -> dict[str, str]:
 
 def hide_paths(recipe: Recipe) -> Recipe:
     """Return a recipe that names folders of this machine by their own names alone."""
-    teacher = {**recipe.teacher, **name_folder(recipe.teacher, "model")}
+    guards = tuple({**guard, **name_folder(guard, "model")} for guard in recipe.guards)
+    return replace(recipe, teacher=_hide_paths_of(recipe.teacher), guards=guards)
+
+
+def _hide_paths_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    teacher = {**spec, **name_folder(spec, "model")}
     if isinstance(teacher.get("tokenizer"), dict):
         teacher["tokenizer"] = {**teacher["tokenizer"], **name_folder(teacher["tokenizer"], "path")}
-    return replace(recipe, teacher=teacher)
+    if is_ensemble(teacher):
+        teacher["members"] = [_hide_paths_of(member) for member in teacher["members"]]
+    return teacher
 
 
 def is_local(spec: Mapping[str, Any]) -> bool:
-    """Return whether a teacher is a model from a folder, of which a reader has to have a copy."""
+    """Return whether a teacher, or one of an ensemble, is a model from a folder, of which a reader needs a copy."""
+    if is_ensemble(spec):
+        return any(map(is_local, spec["members"]))
     name = str(spec.get("model", ""))
     return (
         spec.get("type") == "dense"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hn_datasets.markdown import escape, shorten
+from hn_datasets.markdown import code, escape, shorten
 from hn_datasets.methods import TopKMarginPos, TopKPercPos
 from hn_datasets.release.card_choices import has_no_ceiling
 from hn_datasets.release.card_data import ConfigFiles
@@ -61,6 +61,7 @@ def describe_statistics(record: MiningRecord) -> dict[str, Any]:
         "always_best": not_best == 0,
         "ceiling_below_positive": isinstance(record.recipe.method, (TopKMarginPos, TopKPercPos)),
         "diagnoses": [escape(sentence) for sentence in statistics.diagnoses],
+        "by_teacher": [(code(name), f"{number:,}") for name, number in statistics.negatives_per_teacher.items()],
         "any": bool(statistics.positive_score.count),
         "piled_up": any(map(piles_up, (statistics.positive_score, statistics.negative_score, statistics.difference))),
     }
@@ -161,9 +162,14 @@ def describe_example(row: Mapping[str, Any], record: MiningRecord) -> list[tuple
     ceiling = row.get("ceiling")
     if ceiling is not None and math.isfinite(ceiling):
         lines.append(("*ceiling*", f"*{format_score(ceiling, decimals)}*", "*every negative scores below*"))
-    negatives = zip(row["negatives"], row["negative_scores"], strict=True)
+    teachers = row.get("negative_teachers") or [None] * len(row["negatives"])
+    negatives = zip(row["negatives"], row["negative_scores"], teachers, strict=True)
     lines += [
-        (f"negative {number}", format_score(score, decimals), escape(shorten(text)))
-        for number, (text, score) in enumerate(negatives, 1)
+        (
+            f"negative {number}" + (f" by {code(name)}" if name else ""),
+            format_score(score, decimals),
+            escape(shorten(text)),
+        )
+        for number, (text, score, name) in enumerate(negatives, 1)
     ]
     return lines if row["negatives"] else [*lines, ("*no negative*", "", "*no passage of the corpus qualifies*")]

@@ -74,21 +74,13 @@ def build_sections(
         "short_pictures": [picture for picture in shown if picture["path"] == _PER_ROW],
         "has_ceiling": not has_no_ceiling(record.recipe.method),
         "examples": [describe_example(row, record) for row in examples],
-        "false_negatives": estimate_false_negatives(record),
+        "false_negatives": None if record.estimate is None else escape(record.estimate.describe()),
         "reproduction": _reproduction(record, repo_id, tag),
         "versions": [_version(row, repo_id) for row in versions],
         "parent": _parent(record, repo_id),
         "licenses": _licenses(record, metadata),
         "citation": fence(metadata.citation, "bibtex") if metadata.citation else None,
     }
-
-
-def estimate_false_negatives(record: MiningRecord) -> str | None:
-    """Return, in a sentence, how many negatives are likely to be right answers; None: nobody has estimated it.
-
-    The record holds no such estimate yet; the guards that judge negatives will give one.
-    """
-    return None
 
 
 def describe_summary(record: MiningRecord) -> str:

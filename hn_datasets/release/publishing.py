@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from hn_datasets.display import pick_rows
 from hn_datasets.errors import ArgumentError
+from hn_datasets.estimation.results import Calibration, FalseNegativeEstimate, setting_of
 from hn_datasets.files import replaced_folder
 from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.record import MiningRecord
@@ -71,6 +72,7 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
     metadata: CardMetadata,
     miner: HardNegativeMiner | None = None,
     record: MiningRecord | None = None,
+    estimate: FalseNegativeEstimate | Calibration | None = None,
     layouts: Sequence[str] = ("n-tuple",),
     notes: str = "",
     parent: str | None = None,
@@ -101,6 +103,7 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
         metadata: what only a human can say, first of all the licence.
         miner: what ``map`` was called with.
         record: of the mining, in the place of ``miner``.
+        estimate: of the false negatives, by ``estimate_false_negatives`` or ``calibrate``, for the card.
         layouts: configurations, as of ``format_dataset``; the first one is loaded where none is named.
         notes: what has changed, on one line.
         parent: the release that this one follows, such as ``"me/other@v1.0.0"``; None takes the one before it.
@@ -143,7 +146,7 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
         "commit_message": commit_message,
     }
     _check_destination(repo_id, to_folder, overwrite, online)
-    record = _choose_record(mined, miner, record)
+    record = _add_estimate(_choose_record(mined, miner, record), estimate)
     check_mined(mined, record)
     draft = Draft(
         record=replace(record, recipe=hide_paths(record.recipe)),
@@ -259,6 +262,24 @@ def _choose_record(
             f"Expected a HardNegativeMiner as miner, got {type(miner).__name__}; pass the one that map was called with."
         )
     return MiningRecord.of(mined, miner)
+
+
+def _add_estimate(record: MiningRecord, estimate: FalseNegativeEstimate | Calibration | None) -> MiningRecord:
+    if estimate is None:
+        return record
+    made = estimate.estimate if isinstance(estimate, Calibration) else estimate
+    if not isinstance(made, FalseNegativeEstimate):
+        raise ArgumentError(
+            f"Expected an estimate as estimate_false_negatives returns it, got {type(estimate).__name__}; make one."
+        )
+    mined = setting_of(record.recipe)
+    other = [name for name, value in made.setting.items() if value != mined.get(name)]
+    if other:
+        raise ArgumentError(
+            f"Expected an estimate of what was mined, got one with another {' and '.join(other)}; mine with the "
+            "calibrated method, or estimate anew."
+        )
+    return replace(record, estimate=made)
 
 
 def _pick_examples(mined: Dataset | DatasetDict) -> list[Mapping[str, Any]]:

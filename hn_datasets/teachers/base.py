@@ -6,9 +6,9 @@ scores anchors against a whole corpus (BM25). Both end as a ``Scorer``, which is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,24 @@ from hn_datasets.texts import Corpus
 if TYPE_CHECKING:
     import torch
 
-Role = Literal["anchor", "passage"]
+Role = Literal["anchor", "passage", "pair"]
+"""What a text is to an encoder; only cross-encoders know pairs."""
+
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
+Tile: TypeAlias = "Floats | npt.NDArray[np.int32] | torch.Tensor"
+
+
+class Exact(NamedTuple):
+    """Vectors whose products are the exact scores; no passages where tiles are exact already.
+
+    Attributes:
+        anchors: shape ``[num_anchors, d]``, float32.
+        passages: shape ``[num_passages, d]`` or ``[0, 0]``, float32.
+    """
+
+    anchors: Floats
+    passages: Floats
 
 
 class Scores(Protocol):
@@ -28,17 +43,23 @@ class Scores(Protocol):
 
     Attributes:
         num_passages: size of the corpus.
-        slack: shape ``[num_anchors]``, float32, at least 0: how far a value of ``tile`` may be from that of ``pairs``,
-            before it is rounded to bfloat16 where the tile is bfloat16.
+        on_accelerator: whether tiles are tensors on another device.
+        exact: what exact scores are made from.
+        units: shape ``[num_anchors]``, float64, above 0: a value of a tile times the unit of its row is a score.
+        slack: shape ``[num_anchors]``, float64, at least 0: how far that score may be from the exact one.
     """
 
     num_passages: int
-    slack: Floats
+    on_accelerator: bool
+    exact: Exact
+    units: npt.NDArray[np.float64]
+    slack: npt.NDArray[np.float64]
 
-    def tile(self, start: int, stop: int) -> Floats | torch.Tensor:
-        """Return fast scores of all anchors against passages ``start`` to ``stop``: ``[num_anchors, stop - start]``.
+    def tiles(self, begin: int, end: int) -> Iterator[tuple[int, Tile]]:
+        """Yield fast scores of anchors ``begin`` to ``end``: the first passage of a tile, and the tile.
 
-        A float32 array, a bfloat16 tensor on the CPU, or a tensor on another device.
+        Shape ``[end - begin, m]``; int32 or float32, or a float32 tensor on an accelerator. A tile may be overwritten
+        by the next one. Tiles come in the order of the passages. Threads call this at once, each for its own rows.
         """
 
     def pairs(self, rows: Ids, ids: Ids) -> Floats:
@@ -49,6 +70,19 @@ class Scores(Protocol):
 
     def of_texts(self, rows: Ids, texts: Sequence[str]) -> Floats:
         """Return *the* score of each (anchor row, text) pair, shape ``[n]``, for texts that the corpus may not have."""
+
+
+class DenseScoresLike(Scores, Protocol):
+    """Scores that are products of vectors.
+
+    Attributes:
+        mean_passage: shape ``[d]``, float64, the mean vector of the corpus.
+    """
+
+    mean_passage: npt.NDArray[np.float64]
+
+    def passage_vectors(self, texts: Sequence[str]) -> Floats:
+        """Return the vectors of texts as passages, shape ``[len(texts), d]``, float32."""
 
 
 class Scorer(Protocol):

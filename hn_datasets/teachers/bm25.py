@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hn_datasets.errors import ArgumentError
-from hn_datasets.teachers.base import Floats, Ids
+from hn_datasets.teachers.base import Exact, Floats, Ids
 from hn_datasets.teachers.bm25_index import (
     INDEX_VERSION,
     VARIANTS,
@@ -31,6 +31,8 @@ from hn_datasets.teachers.bm25_index import (
 from hn_datasets.teachers.tokenizers import TokenizerChoice, make_tokenizer, tokenizer_from_spec
 from hn_datasets.texts import Corpus, digest_of
 from hn_datasets.threads import over_rows
+
+TILE_PASSAGES = 4096
 
 
 class BM25Teacher:
@@ -133,7 +135,10 @@ class BM25Scorer:
 
 
 class BM25Scores:
-    """The scores of a block of anchors; see ``teachers.base.Scores``. All are exact, so the slack is 0."""
+    """The scores of a block of anchors; see ``teachers.base.Scores``. Tiles are exact, so the slack is 0."""
+
+    on_accelerator = False
+    exact = Exact(np.empty((0, 0), np.float32), np.empty((0, 0), np.float32))
 
     def __init__(self, scorer: BM25Scorer, anchors: TermCounts) -> None:
         self._scorer = scorer
@@ -143,18 +148,21 @@ class BM25Scores:
         self._counts = anchors.counts.astype(np.float64)
         constants = scorer.teacher.formula.constants(scorer.index.idf[anchors.terms])
         self._bases = np.bincount(anchors.rows, weights=constants * self._counts, minlength=len(anchors.lengths))
-        self.slack: Floats = np.zeros(len(anchors.lengths), dtype=np.float32)
+        self.units = np.ones(len(anchors.lengths))
+        self.slack = np.zeros(len(anchors.lengths))
 
-    def tile(self, start: int, stop: int) -> Floats:
-        """Return the scores of all anchors against passages ``start`` to ``stop``: ``[num_anchors, stop - start]``."""
+    def tiles(self, begin: int, end: int) -> Iterator[tuple[int, Floats]]:
+        """Yield the first passage of each tile, and the scores of anchors ``begin`` to ``end``, float32."""
         index = self._scorer.index
         begins, ends = index.offsets[self._terms], index.offsets[self._terms + 1]
         anchors = (self._entries, self._counts, self._bases, begins, ends)
-        tile = np.empty((len(self.slack), stop - start), dtype=np.float32)
-        over_rows(
-            lambda first, last: _add_tile(*anchors, index.passages, index.weights, start, tile, first, last), len(tile)
-        )
-        return tile
+        width = min(TILE_PASSAGES, self.num_passages)
+        buffer = np.empty((end - begin) * width, dtype=np.float32)
+        for start in range(0, self.num_passages, width):
+            columns = min(width, self.num_passages - start)
+            tile = buffer[: (end - begin) * columns].reshape(end - begin, columns)
+            _add_tile(*anchors, index.passages, index.weights, start, tile, begin)
+            yield start, tile
 
     def pairs(self, rows: Ids, ids: Ids) -> Floats:
         """Return the score of each (anchor row, passage id) pair, shape ``[n]``, float32."""
@@ -211,12 +219,12 @@ def _add_tile(
     start: int,
     tile: Any,
     first_row: int,
-    last_row: int,
 ) -> None:
-    """Fill the rows ``first_row`` to ``last_row`` of a tile whose first column is passage ``start``."""
+    """Fill a tile whose first row is anchor ``first_row``, and whose first column is passage ``start``."""
     width = tile.shape[1]
     sums = np.empty(width, dtype=np.float64)
-    for row in range(first_row, last_row):
+    for number in range(len(tile)):
+        row = first_row + number
         sums[:] = bases[row]
         for entry in range(entries[row], entries[row + 1]):
             begin = _first_from(passages, begins[entry], ends[entry], start)
@@ -224,7 +232,7 @@ def _add_tile(
             count = counts[entry]
             for place in range(begin, end):
                 sums[passages[place] - start] += count * weights[place]
-        tile[row] = sums
+        tile[number] = sums
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import xxhash
 from huggingface_hub import try_to_load_from_cache
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from hn_datasets.errors import ArgumentError, MissingPromptWarning, TeacherError
 from hn_datasets.teachers.base import Floats, Role
@@ -113,7 +113,7 @@ class DenseTeacher:
         self._spec: dict[str, Any] = {
             "type": "dense",
             "model": name,
-            "revision": _commit(name, revision),
+            "revision": commit_of(name, revision),
             "weights": weights,
             "query_prompt": _resolve_prompt(loaded, query_prompt, ("query",), "query_prompt"),
             "corpus_prompt": _resolve_prompt(loaded, corpus_prompt, PASSAGE_PROMPT_NAMES, "corpus_prompt"),
@@ -125,7 +125,7 @@ class DenseTeacher:
         }
         self._roles_differ = any(type(module).__name__ == "Router" for module in loaded)
         self.__dict__["_model"] = loaded
-        self._sums = _sum_weights(loaded) if loaded is model else None
+        self._sums = sum_weights(loaded) if loaded is model else None
         if query_prompt is None and corpus_prompt is None:
             _warn_of_missing_prompts(self._spec)
 
@@ -237,7 +237,7 @@ class DenseTeacher:
 
     def _check_weights(self, model: SentenceTransformer) -> None:
         """Refuse a model that its owner has trained since: its vectors would come under the old address."""
-        if self._sums is None or torch.equal(self._sums, _sum_weights(model)):
+        if self._sums is None or torch.equal(self._sums, sum_weights(model)):
             return
         if digest_model(model) != self._spec["weights"]:
             raise TeacherError(
@@ -266,7 +266,7 @@ class DenseTeacher:
         self.__dict__.update(DenseTeacher.from_spec(state["spec"]).__dict__)
 
 
-def digest_model(model: SentenceTransformer) -> str:
+def digest_model(model: SentenceTransformer | CrossEncoder) -> str:
     """Return a digest of all that makes a model: modules and their settings, tokenizer and weights.
 
     A module without weights of its own (a numpy model, an exported graph) is told apart by the vectors that it gives.
@@ -285,7 +285,7 @@ def digest_model(model: SentenceTransformer) -> str:
     for name, tensor in sorted(tensors.items()):
         state.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    if not tensors:
+    if not tensors and isinstance(model, SentenceTransformer):
         vectors = model.encode(list(_PROBES), show_progress_bar=False, normalize_embeddings=True)
         state.update((np.round(vectors, 3) + 0.0).astype(np.float32).tobytes())  # + 0.0 turns -0.0 into 0.0
     return state.hexdigest()
@@ -325,7 +325,7 @@ def _stop_pool(pool: _Pool) -> None:
         SentenceTransformer.stop_multi_process_pool(pool)
 
 
-def _sum_weights(model: SentenceTransformer) -> torch.Tensor:
+def sum_weights(model: torch.nn.Module) -> torch.Tensor:
     """Return the sum of every weight tensor, shape ``[num_tensors]``, float64: quick to compare on any device."""
     sums = [tensor.detach().sum(dtype=torch.float64).cpu() for _, tensor in sorted(model.state_dict().items())]
     return torch.stack(sums) if sums else torch.empty(0)
@@ -423,7 +423,7 @@ def _name_of(model: SentenceTransformer) -> str:
     return str(getattr(config, "name_or_path", "") or model.model_card_data.model_id or type(model[0]).__name__)
 
 
-def _commit(name: str, revision: str | None) -> str | None:
+def commit_of(name: str, revision: str | None) -> str | None:
     """Return the commit that a Hub name was loaded at, from the local cache, or the revision as given."""
     if Path(name).exists() or name.count("/") > 1:
         return revision

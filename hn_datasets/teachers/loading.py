@@ -15,6 +15,8 @@ from hn_datasets.errors import ArgumentError, HNDatasetsError, TeacherError
 from hn_datasets.teachers.base import Encoder, Ranker, Teacher
 from hn_datasets.teachers.bm25 import BM25Teacher
 from hn_datasets.teachers.dense import DenseTeacher
+from hn_datasets.teachers.ensemble import EnsembleTeacher, named_errors
+from hn_datasets.teachers.named import teacher_of_name
 from hn_datasets.teachers.precomputed import PrecomputedTeacher
 from hn_datasets.texts import digest_of
 
@@ -23,6 +25,8 @@ _FROM_SPEC: dict[str, Callable[[dict[str, Any]], Teacher]] = {
     "bm25": BM25Teacher.from_spec,
     "precomputed": PrecomputedTeacher.from_spec,
 }
+
+_KINDS = (*_FROM_SPEC, "ensemble")
 
 _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "dense": {
@@ -33,6 +37,7 @@ _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
         "trust_remote_code": (bool,),
     },
     "precomputed": {**dict.fromkeys(("similarity", "queries", "passages"), (str,)), "dimension": (int,)},
+    "ensemble": {"mode": (str,), "names": (list,), "num_ranked": (int, NoneType), "members": (list,)},
 }
 """The types of what has to stand in a spec; that of BM25 depends on the variant, and ``BM25Teacher`` knows it."""
 
@@ -53,12 +58,8 @@ def as_teacher(teacher: str | Path | SentenceTransformer | Teacher, **options: A
     """
     given = {name: value for name, value in options.items() if value is not None}
     if isinstance(teacher, (str, Path, SentenceTransformer)):
-        if teacher != "bm25":
-            return remember(DenseTeacher(teacher, **given))
-        if given:
-            raise ArgumentError(f"{', '.join(given)} has no effect on BM25; leave it out, or pass BM25Teacher(...).")
-        return remember(BM25Teacher())
-    if isinstance(teacher, (Encoder, Ranker)):
+        return remember(teacher_of_name(teacher, **given))
+    if isinstance(teacher, (Encoder, Ranker, EnsembleTeacher)):
         if given:
             raise ArgumentError(f"{', '.join(given)} has no effect on a ready teacher; give it to the teacher itself.")
         return remember(teacher)
@@ -90,8 +91,8 @@ def teacher_from_spec(spec: dict[str, Any], *, trust_remote_code: bool = False) 
     if live is not None:
         return live
     kind = spec.get("type")
-    if not isinstance(kind, str) or kind not in _FROM_SPEC:
-        raise TeacherError(f"Expected a teacher of type {', '.join(_FROM_SPEC)}, got {kind!r}.")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise TeacherError(f"Expected a teacher of type {', '.join(_KINDS)}, got {kind!r}.")
     for field, types in _FIELDS.get(kind, {}).items():
         if field not in spec or type(spec[field]) not in types:  # not isinstance: True is an int
             names = " or ".join("null" if item is NoneType else item.__name__ for item in types)
@@ -106,6 +107,8 @@ def teacher_from_spec(spec: dict[str, Any], *, trust_remote_code: bool = False) 
             "got False; read that code, then pass it."
         )
     try:
+        if kind == "ensemble":
+            return remember(_ensemble_from_spec(spec, trust_remote_code=trust_remote_code))
         return remember(_FROM_SPEC[kind](spec))
     except HNDatasetsError:
         raise
@@ -114,6 +117,14 @@ def teacher_from_spec(spec: dict[str, Any], *, trust_remote_code: bool = False) 
             f"Expected the spec of a {kind} teacher as it was saved, got {json.dumps(spec, ensure_ascii=False)} "
             f"({error!r})."
         ) from error
+
+
+def _ensemble_from_spec(spec: dict[str, Any], *, trust_remote_code: bool) -> EnsembleTeacher:
+    members = []
+    for name, member in zip(spec["names"], spec["members"], strict=True):
+        with named_errors(str(name)):
+            members.append(teacher_from_spec(member, trust_remote_code=trust_remote_code))
+    return EnsembleTeacher(members, mode=spec["mode"], names=spec["names"], num_ranked=spec["num_ranked"])
 
 
 def _key(spec: dict[str, Any]) -> str:

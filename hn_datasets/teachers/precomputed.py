@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from hn_datasets.errors import ArgumentError, TeacherError, TextError, VectorError
-from hn_datasets.teachers.base import Floats, Role
+from hn_datasets.teachers.base import Floats, Ids, Role
 from hn_datasets.texts import Digests, digest_of, digest_texts, find
 
 UNIT_TOLERANCE = 1e-3
 """How far from 1 the length of a unit vector may be; vectors stored as float16 or bfloat16 stay within."""
+
+BLOCK_ROWS = 16_384
+"""Vectors looked at together, so that those of a file are never in memory all at once."""
 
 Vectors = Any
 """An array, a tensor, a nested list, a dataset column, or the path of a ``.npy`` file; shape ``[n, d]``."""
@@ -51,11 +56,11 @@ class PrecomputedTeacher:
             )
         unit: bool | None = normalize if similarity == "cosine" else None
         self.similarity: Literal["cosine", "dot"] = similarity
-        self._tables: dict[Role, tuple[Digests, Floats]] = {
-            "anchor": _table("queries", queries, normalize=unit),
-            "passage": _table("passages", passages, normalize=unit),
+        self._tables: dict[Role, _Table] = {
+            "anchor": _read_table("queries", queries, normalize=unit),
+            "passage": _read_table("passages", passages, normalize=unit),
         }
-        dimensions = {role: vectors.shape[1] for role, (_, vectors) in self._tables.items()}
+        dimensions = {role: table.vectors.shape[1] for role, table in self._tables.items()}
         if len(set(dimensions.values())) > 1:
             raise VectorError(
                 f"Expected one dimension, got {dimensions['anchor']} (queries) and {dimensions['passage']} (passages)."
@@ -64,8 +69,8 @@ class PrecomputedTeacher:
             "type": "precomputed",
             "dimension": dimensions["anchor"],
             "similarity": similarity,
-            "queries": digest_of(*(part.tobytes() for part in self._tables["anchor"])),
-            "passages": digest_of(*(part.tobytes() for part in self._tables["passage"])),
+            "queries": self._tables["anchor"].digest(),
+            "passages": self._tables["passage"].digest(),
         }
 
     @classmethod
@@ -101,8 +106,8 @@ class PrecomputedTeacher:
                 "The vectors of a PrecomputedTeacher stay in the process that made it; expected only texts that the "
                 f"miner has embedded, got others, first {texts[0][:60]!r}: build the miner on all of them."
             )
-        known, vectors = self._tables[role]
-        positions = find(known, digest_texts(texts))
+        table = self._tables[role]
+        positions = find(table.known, digest_texts(texts))
         missing = np.flatnonzero(positions < 0)
         if len(missing):
             name = "queries" if role == "anchor" else "passages"
@@ -110,7 +115,7 @@ class PrecomputedTeacher:
                 f"Expected a vector for every text, but {len(missing):,} of {len(texts):,} {role}s have none, first "
                 f"{texts[missing[0]][:60]!r}: add them to `{name}`."
             )
-        return vectors[positions]
+        return table.at(positions)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"spec": self.spec()}
@@ -119,38 +124,60 @@ class PrecomputedTeacher:
         self.__dict__.update(PrecomputedTeacher.from_spec(state["spec"]).__dict__)
 
 
-def _table(name: str, given: Any, *, normalize: bool | None) -> tuple[Digests, Floats]:
-    """Check vectors and sort them by the digests of their texts."""
+@dataclass(frozen=True)
+class _Table:
+    """Vectors by the digests of their texts; where they came from a file, they stay there.
+
+    Attributes:
+        known: distinct digests, rising.
+        places: shape ``[len(known)]``, int64, the row of each in ``vectors``.
+        vectors: shape ``[n, d]``, float32 or another kind of numbers.
+        normalize: whether vectors are brought to unit length when they are taken.
+    """
+
+    known: Digests
+    places: Ids
+    vectors: npt.NDArray[Any]
+    normalize: bool
+
+    def at(self, positions: Ids) -> Floats:
+        """Return the vectors at positions in ``known``, float32."""
+        return _as_float32(self.vectors[self.places[positions]], self.normalize)
+
+    def digest(self) -> str:
+        """Return a digest of texts and vectors."""
+        blocks = (self.at(np.arange(start, stop)) for start, stop in _blocks(len(self.known)))
+        return digest_of(self.known.tobytes(), *(digest_of(block.tobytes()) for block in blocks))
+
+
+def _read_table(name: str, given: Any, *, normalize: bool | None) -> _Table:
+    """Check texts and vectors; ``normalize`` None takes vectors of any length."""
     if not isinstance(given, (tuple, list)) or len(given) != 2 or isinstance(given[0], str):
         raise ArgumentError(f"Expected {name} as (texts, vectors), got {type(given).__name__}; give a pair.")
     texts: list[Any] = list(given[0])
     wrong = next((row for row, text in enumerate(texts) if not isinstance(text, str)), None)
     if wrong is not None:
         raise TextError(f"Expected strings as texts of {name}, got {type(texts[wrong]).__name__} in row {wrong}.")
-    array = _read(name, given[1])
-    if array.ndim != 2 or len(array) != len(texts) or not array.size:
-        raise VectorError(f"Expected {name} with vectors of shape [{len(texts)}, d], got {list(array.shape)}.")
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
-    if len(bad):
-        raise VectorError(
-            f"Expected finite vectors in {name}, got NaN or infinite values in row {bad[0]} ({len(bad)} rows)."
-        )
+    vectors = _read(name, given[1])
+    if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.size:
+        raise VectorError(f"Expected {name} with vectors of shape [{len(texts)}, d], got {list(vectors.shape)}.")
+    lengths = _check_finite(name, vectors)
     if normalize is not None:
-        array = _unit(name, array, normalize)
+        _check_lengths(name, lengths, normalize)
     digests = digest_texts(texts)
-    known, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
-    if len(known) < len(digests) and not np.array_equal(array[first][inverse], array):
-        row = int(np.flatnonzero((array[first][inverse] != array).any(axis=1))[0])
-        raise VectorError(f"Expected one vector per text in {name}, got two for {texts[row][:60]!r}; keep one of them.")
-    return known, array[first]
+    known, places = np.unique(digests, return_index=True)
+    if len(known) < len(digests):
+        _check_repeated(name, texts, vectors, find(known, digests), places)
+    return _Table(known, places.astype(np.int64), vectors, bool(normalize))
 
 
-def _read(name: str, vectors: Vectors) -> Floats:
-    """Return vectors as a float32 array, of whatever shape they have."""
+def _read(name: str, vectors: Vectors) -> npt.NDArray[Any]:
+    """Return vectors as an array, of whatever shape they have: that of a file stays in the file."""
     try:
         if isinstance(vectors, (str, Path)):
-            vectors = np.lib.format.open_memmap(vectors, mode="r")
-        elif hasattr(vectors, "detach"):  # a torch tensor, which may lie on another device
+            array = np.lib.format.open_memmap(vectors, mode="r")
+            return array if np.issubdtype(array.dtype, np.number) else np.array(array, dtype=np.float32)
+        if hasattr(vectors, "detach"):  # a torch tensor, which may lie on another device
             vectors = vectors.detach().float().cpu().numpy()
         elif not isinstance(vectors, np.ndarray):
             vectors = list(vectors)
@@ -163,19 +190,52 @@ def _read(name: str, vectors: Vectors) -> Floats:
         ) from error
 
 
-def _unit(name: str, array: Floats, normalize: bool) -> Floats:
-    lengths = np.linalg.norm(array.astype(np.float64), axis=1)
+def _check_finite(name: str, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the length of every vector, shape ``[n]``, or refuse them if a value is not finite in float32."""
+    lengths = np.empty(len(vectors))
+    bad: list[int] = []
+    for start, stop in _blocks(len(vectors)):
+        block = _as_float32(vectors[start:stop], normalize=False)
+        bad += (start + np.flatnonzero(~np.isfinite(block).all(axis=1))).tolist()
+        lengths[start:stop] = np.linalg.norm(block.astype(np.float64), axis=1)
+    if bad:
+        raise VectorError(
+            f"Expected finite vectors in {name}, got NaN or infinite values in row {bad[0]} ({len(bad)} rows)."
+        )
+    return lengths
+
+
+def _check_lengths(name: str, lengths: npt.NDArray[np.float64], normalize: bool) -> None:
     if not lengths.all():
         raise VectorError(
             f"Expected vectors with a direction in {name}, got all zeros in row {int(np.argmin(lengths))}."
         )
-    if normalize:
-        scaled: Floats = (array / lengths[:, None]).astype(np.float32)
-        return scaled
     off = np.flatnonzero(np.abs(lengths - 1) > UNIT_TOLERANCE)
-    if len(off):
+    if len(off) and not normalize:
         raise VectorError(
             f"Expected unit vectors in {name}, got length {lengths[off[0]]:.4f} in row {off[0]} ({len(off):,} rows); "
             "pass normalize=True, or similarity='dot' if lengths matter."
         )
-    return array
+
+
+def _check_repeated(name: str, texts: list[str], vectors: npt.NDArray[Any], positions: Ids, places: Ids) -> None:
+    """Refuse a text that comes twice with different vectors."""
+    repeated = np.flatnonzero(places[positions] != np.arange(len(positions)))
+    for start, stop in _blocks(len(repeated)):
+        rows = repeated[start:stop]
+        differ = np.flatnonzero((vectors[rows] != vectors[places[positions[rows]]]).any(axis=1))
+        if len(differ):
+            text = texts[rows[differ[0]]]
+            raise VectorError(f"Expected one vector per text in {name}, got two for {text[:60]!r}; keep one of them.")
+
+
+def _as_float32(vectors: npt.NDArray[Any], normalize: bool) -> Floats:
+    with np.errstate(over="ignore"):
+        block = np.array(vectors, dtype=np.float32)
+    if normalize:
+        block = (block / np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)
+    return block
+
+
+def _blocks(num_rows: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(start + BLOCK_ROWS, num_rows)) for start in range(0, num_rows, BLOCK_ROWS))

@@ -39,7 +39,7 @@ KILLED = ("encode", "search", "index", "write", "collect", "encode", "search", "
 """The stages that are killed in, in turns: more often where there is more to lose."""
 
 SHARD_TEXTS = 256
-SHARD_PAIRS = 300_000
+SHARD_PAIRS = 20_000
 BATCH_ROWS = 100
 BATCH_SECONDS = 0.05
 POLL_SECONDS = 0.002
@@ -70,10 +70,10 @@ def work(place: Path, log: Path, arguments: list[str]) -> None:
         note("encoded", [f"{role} {text}" for text in texts])
         return encode(self, texts, role)
 
-    def mine_noted(self: Any, anchors: Any, own: Any) -> Any:
-        note("searched", anchors)
+    def mine_noted(self: Any, rows: Any) -> Any:
+        note("searched", rows.anchors)
         time.sleep(BATCH_SECONDS)
-        return mine(self, anchors, own)
+        return mine(self, rows)
 
     DenseTeacher.encode = encode_noted  # type: ignore[method-assign]
     HardNegativeMiner._mine = mine_noted  # type: ignore[method-assign]

@@ -1,0 +1,83 @@
+"""The guard on negatives that nearly repeat one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from hn_datasets.errors import ArgumentError
+from hn_datasets.guards.base import Block, Guard, Sieve, Sources, is_number
+from hn_datasets.methods import Method, RandomNegatives
+from hn_datasets.products import dot_products
+from hn_datasets.teachers.base import Encoder, Floats, Ids, Teacher
+
+CANDIDATES = 16
+"""How many of a row's best passages are looked at first."""
+
+
+@dataclass(frozen=True)
+class NearDuplicate(Guard):
+    """No two negatives of a row that nearly repeat one another.
+
+    Going down the ranking, a passage whose vector has a product of ``threshold`` or more with that of a negative which
+    the row has already is left out, and the next one takes its place. With ``sampling``, this holds for the passages
+    that are drawn from.
+
+    Args:
+        threshold: above 0; 0.95 is a near repetition for most models with cosine similarity.
+
+    Raises:
+        ArgumentError: ``threshold`` is out of range; or the teacher gives texts no vectors.
+    """
+
+    threshold: float = 0.95
+    name: ClassVar[str] = "near-duplicate"
+    sifts: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not is_number(self.threshold) or not 0 < self.threshold < np.inf:
+            raise ArgumentError(f"NearDuplicate needs a threshold above 0, got {self.threshold!r}; 0.95 is a good one.")
+
+    def check(self, teacher: Teacher, method: Method) -> None:
+        """Refuse a teacher without vectors, and negatives that are drawn."""
+        if not isinstance(teacher, Encoder):
+            raise ArgumentError(
+                f"NearDuplicate needs a teacher that gives passages vectors, got {type(teacher).__name__}; choose a "
+                "dense teacher, or leave the guard out."
+            )
+        if isinstance(method, RandomNegatives):
+            raise ArgumentError("NearDuplicate has no effect on negatives drawn uniformly; leave it out.")
+
+    def sieve(self, block: Block, sources: Sources) -> Sieve:
+        """Return what compares candidates with the negatives that a row has."""
+        return _Similarities(block.scores.exact.passages, self.threshold)
+
+
+class _Similarities:
+    """Refuses passages that are too near to one that is kept.
+
+    Args:
+        passages: shape ``[num_passages, d]``, float32.
+        threshold: the product from which on two passages are too near.
+    """
+
+    num_candidates = CANDIDATES
+
+    def __init__(self, passages: Floats, threshold: float) -> None:
+        self._passages = passages
+        self._threshold = threshold
+        self.most_candidates = len(passages)
+
+    def prepare(self, rows: Ids, ids: Ids) -> None:
+        """Nothing has to be ready: only few pairs of candidates are ever compared."""
+
+    def refuses(self, rows: Ids, ids: Ids, kept: Ids) -> npt.NDArray[np.bool_]:
+        """Return which candidates are too near to one that is kept."""
+        places, columns = np.nonzero(kept >= 0)
+        products = dot_products(self._passages, self._passages, ids[places], kept[places, columns])
+        refused = np.zeros(len(ids), dtype=bool)
+        refused[places[products >= self._threshold]] = True
+        return refused

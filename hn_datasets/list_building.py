@@ -1,0 +1,193 @@
+"""Making inverted lists: trained, filled and measured by blocks, and kept on disk beside the vectors.
+
+Two files: FAISS's index, and how it is to be searched. Both are named after their content, and the second one, which is
+written last, makes the first one valid; so the lists of a corpus are there whole or not at all, and made once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from hn_datasets.errors import ArgumentError, StoreError
+from hn_datasets.files import is_intact, rename_checked, temporary_file, write_checked
+from hn_datasets.inverted_lists import InvertedLists, Stage, load_faiss, multiply
+from hn_datasets.quantized import LEVELS
+from hn_datasets.scoring import Corpus8, open_rounded
+from hn_datasets.teachers.base import Floats
+from hn_datasets.texts import digest_of
+
+INDEX_VERSION = 1
+"""Part of every name: lists of another version are left alone."""
+
+TRAINING_ROWS = 64
+"""Passages for each centroid in training; FAISS wants 39 at least."""
+
+MOST_TRAINING_ROWS = 1 << 18
+BLOCK_ROWS = 16_384
+
+TARGET_RECALL = 0.995
+"""Share of the nearest passages of a sample that the lists of the first stage hold."""
+
+REACHED_RECALL = 0.98
+"""Share of those at its reach that the lists of a stage hold."""
+
+NEAREST_RANKS = 64
+"""What counts as nearest."""
+
+STAGE_FACTOR = 3
+"""How many times as many lists the second stage reads."""
+
+SAMPLE_ANCHORS = 256
+SAMPLE_PASSAGES = 1 << 18
+
+
+def open_lists(passages: Floats, index: str) -> tuple[InvertedLists, Corpus8]:
+    """Return the lists of a corpus, made first where they are missing or damaged, and the integers in them.
+
+    Args:
+        passages: shape ``[num_passages, dimension]``, memory-mapped from a file that is named after its content; the
+            lists go beside it.
+        index: for instance ``"IVF4096,SQ8"``.
+
+    Raises:
+        ArgumentError: faiss is missing, or the lengths of the vectors differ too much for 8-bit codes.
+        StoreError: the files cannot be written.
+    """
+    load_faiss()
+    source = Path(str(getattr(passages, "filename")))  # noqa: B009 - an ndarray, for the type checker
+    corpus8 = open_rounded(passages, source)
+    if corpus8 is None:
+        raise ArgumentError(
+            f"Expected vectors of similar lengths for index={index!r}, got some that are far longer than others; leave "
+            "index out."
+        )
+    key, directory = digest_of(source.name, index, str(INDEX_VERSION)), source.parent
+    found = _find(key, directory)
+    if found is None:
+        try:
+            with FileLock(directory / f"{key}.lock"):  # another process may be making the same
+                found = _find(key, directory) or _make(corpus8, index, key, directory)
+        except StoreError:
+            raise
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreError(error.errno, f"Could not write to {directory} ({reason}); free some space.") from error
+    return found, corpus8
+
+
+def check_size(index: str, num_passages: int) -> None:
+    """Check that there is a passage for every list.
+
+    Raises:
+        ArgumentError: there are more lists.
+    """
+    num_lists = int(index.removeprefix("IVF").split(",")[0])
+    if num_passages < num_lists:
+        raise ArgumentError(
+            f"Expected a corpus of at least {num_lists:,} passages for index={index!r}, got {num_passages:,}; name "
+            "fewer lists, or leave index out."
+        )
+
+
+def _find(key: str, directory: Path) -> InvertedLists | None:
+    """Return lists that are there and intact; damaged files are removed."""
+    for path in sorted(directory.glob(f"{key}-*.json")):
+        if is_intact(path, f"{key}-"):
+            data = json.loads(path.read_text(encoding="utf-8"))
+            lists = directory / str(data["lists"])
+            if lists.exists() and is_intact(lists, f"{key}-"):
+                return InvertedLists(lists, tuple(Stage(**stage) for stage in data["stages"]))
+            lists.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _make(corpus8: Corpus8, index: str, key: str, directory: Path) -> InvertedLists:
+    faiss = load_faiss()
+    filled = _train(corpus8, index)
+    for vectors in _blocks(corpus8, len(corpus8.integers)):
+        filled.add(vectors)
+    with temporary_file(directory) as file:
+        faiss.write_index(filled, faiss.PyCallbackIOWriter(file.write, 1 << 20))
+    del filled
+    path = rename_checked(Path(file.name), f"{key}-", ".faiss")
+    stages = _choose_stages(InvertedLists(path), corpus8)
+    data = {"lists": path.name, "stages": [asdict(stage) for stage in stages]}
+    write_checked(directory, f"{key}-", ".json", [json.dumps(data).encode()])
+    return InvertedLists(path, stages)
+
+
+def _train(corpus8: Corpus8, index: str) -> Any:
+    """Return an empty FAISS index with its centroids, whose codes are the integers of the corpus and 127."""
+    faiss = load_faiss()
+    num_passages, dimension = corpus8.integers.shape
+    trained = faiss.index_factory(dimension, index, faiss.METRIC_INNER_PRODUCT)
+    trained.cp.min_points_per_centroid = 1  # or FAISS prints a warning
+    trained.by_residual = False
+    # Passages stand in the order of their digests: the first ones are a sample, the same whatever the order of rows.
+    num_rows = min(num_passages, TRAINING_ROWS * trained.nlist, max(MOST_TRAINING_ROWS, trained.nlist))
+    trained.train(np.concatenate(list(_blocks(corpus8, num_rows))))
+    lowest = np.full(dimension, -(LEVELS + 0.5) * corpus8.unit, np.float32)
+    faiss.copy_array_to_vector(
+        np.concatenate([lowest, np.full(dimension, 255 * corpus8.unit, np.float32)]), trained.sq.trained
+    )
+    return trained
+
+
+def _blocks(corpus8: Corpus8, num_rows: int) -> Iterator[Floats]:
+    """Yield the vectors of the first passages, as rounded, by blocks."""
+    for start in range(0, num_rows, BLOCK_ROWS):
+        yield corpus8.integers[start : min(start + BLOCK_ROWS, num_rows)].float().numpy() * np.float32(corpus8.unit)
+
+
+def _choose_stages(lists: InvertedLists, corpus8: Corpus8) -> tuple[Stage, ...]:
+    """Choose how many lists are read: as few as hold the nearest passages, then a few times as many.
+
+    A stage that would read more than half of the lists is left out: exact search is no slower.
+    """
+    recall, edges = _measure_recall(lists, corpus8)
+    first = 1 + int(np.argmax(recall[0] >= TARGET_RECALL))
+    scale = max(1.0, len(corpus8.integers) / SAMPLE_PASSAGES)
+    stages = []
+    for num_lists in (first, STAGE_FACTOR * first):
+        if 2 * num_lists <= lists.num_lists:
+            num_bands = int(np.cumprod(recall[:, num_lists - 1] >= REACHED_RECALL).sum())
+            stages.append(Stage(num_lists, int(edges[num_bands] * scale)))
+    return tuple(stages)
+
+
+def _measure_recall(lists: InvertedLists, corpus8: Corpus8) -> tuple[npt.NDArray[np.float64], list[int]]:
+    """Return which share of the passages of a band of ranks the 1, 2, ... nearest lists of an anchor hold.
+
+    Anchors and ranked passages are samples of the passages.
+
+    Returns:
+        Shape ``[num_bands, num_lists]``, and the first rank of each band, with the end of the last.
+    """
+    sample, anchors = (
+        part.numpy() for part in (corpus8.integers[:SAMPLE_PASSAGES], corpus8.integers[-SAMPLE_ANCHORS:])
+    )
+    list_of = np.empty(len(sample), np.int64)
+    for number in range(lists.num_lists):
+        ids = lists.ids(number)
+        list_of[ids[ids < len(sample)]] = number
+    edges = [0, NEAREST_RANKS]
+    while 4 * edges[-1] < len(sample):
+        edges.append(4 * edges[-1])
+    places = np.argsort(lists.nearest(anchors, lists.num_lists), axis=1)
+    counts = np.zeros((len(edges) - 1, lists.num_lists))
+    for number, place in enumerate(places):
+        falling = -multiply(anchors[number : number + 1], sample)[0]
+        ranking = np.argsort(falling, kind="stable")[1:]  # the first one is the anchor itself
+        for band, (start, stop) in enumerate(itertools.pairwise(edges)):
+            counts[band] += np.bincount(place[list_of[ranking[start:stop]]], minlength=lists.num_lists)
+    return np.cumsum(counts, axis=1) / np.maximum(1, counts.sum(axis=1, keepdims=True)), edges

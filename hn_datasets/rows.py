@@ -1,0 +1,92 @@
+"""The rows of a batch that ``map`` hands to the miner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hn_datasets.columns import empty_message, read_pairs
+from hn_datasets.errors import ColumnError, TextError
+from hn_datasets.recipe import Recipe
+from hn_datasets.teachers.base import Ids
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a batch that have an anchor and a positive.
+
+    Attributes:
+        anchors: n texts.
+        own: the positives of each row.
+        columns: the values of further columns that guards asked for.
+        kept: shape ``[n]``, int64, their numbers within the batch.
+        num_rows: of the batch.
+    """
+
+    anchors: list[str]
+    own: list[list[str]]
+    columns: dict[str, list[Any]]
+    kept: Ids
+    num_rows: int
+
+    def blocks(self, size: int) -> Iterator[Rows]:
+        """Yield runs of at most ``size`` rows."""
+        for start in range(0, len(self.anchors), size):
+            part = slice(start, start + size)
+            columns = {name: values[part] for name, values in self.columns.items()}
+            yield Rows(self.anchors[part], self.own[part], columns, self.kept[part], self.num_rows)
+
+    def take(self, rows: Ids) -> Rows:
+        """Return some of the rows."""
+        numbers = rows.tolist()
+        columns = {name: [values[row] for row in numbers] for name, values in self.columns.items()}
+        anchors, own = [self.anchors[row] for row in numbers], [self.own[row] for row in numbers]
+        return Rows(anchors, own, columns, self.kept[rows], self.num_rows)
+
+
+def read_rows(batch: Mapping[str, Sequence[Any]], recipe: Recipe, further: Sequence[str]) -> Rows:
+    """Return the rows that have an anchor and a positive.
+
+    Args:
+        batch: columns as lists.
+        recipe: names the columns of anchors and positives.
+        further: other columns to take along.
+
+    Raises:
+        ColumnError: a column is missing or holds no text.
+        TextError: a text is None, empty or white space, and ``on_empty`` is "error".
+    """
+    names = (recipe.anchor_column_name, recipe.positive_column_name)
+    for name in (*names, *further):
+        if name not in batch:
+            raise ColumnError(f"Expected a column {name!r}, the batch has {', '.join(batch) or 'none'}.")
+    try:
+        anchors, positives = (pa.chunked_array([pa.array(list(batch[name]))]) for name in names)
+        pairs, empty = read_pairs(_as_text(anchors), _as_text(positives))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise ColumnError(
+            f"Expected strings in column {names[0]!r} and strings or lists of strings in {names[1]!r}, got others "
+            f"({error})."
+        ) from error
+    if len(empty) and recipe.on_empty == "error":
+        raise TextError(empty_message(f"columns {names[0]!r} and {names[1]!r} of every row", empty.tolist()))
+    own: list[list[str]] = [[] for _ in range(len(pairs.anchors))]
+    for row, text in zip(pairs.rows.tolist(), pairs.positives.to_pylist(), strict=True):
+        own[row].append(text)
+    kept = np.setdiff1d(np.arange(len(anchors)), empty)
+    values = {name: list(batch[name]) for name in further}
+    columns = {name: [column[row] for row in kept.tolist()] for name, column in values.items()}
+    return Rows(pairs.anchors.to_pylist(), own, columns, kept, len(anchors))
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Give a column of nothing but None, or of empty lists, its type."""
+    if pa.types.is_null(column.type):
+        return column.cast(pa.large_string())
+    if pa.types.is_list(column.type) and pa.types.is_null(column.type.value_type):
+        return column.cast(pa.list_(pa.large_string()))
+    return column

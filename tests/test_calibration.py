@@ -1,0 +1,262 @@
+"""Calibration: false negatives counted by a brute force of its own, the choice, and what it refuses."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+
+from hn_datasets import (
+    BM25Teacher,
+    EnsembleTeacher,
+    HardNegativeMiner,
+    SimilarToPositive,
+    TopK,
+    TopKAbs,
+    TopKMarginPos,
+    TopKPercPos,
+    TopKShifted,
+    calibrate,
+    estimate_false_negatives,
+)
+from hn_datasets.errors import ArgumentError
+from hn_datasets.estimation.hiding import hide_positives
+from hn_datasets.estimation.rates import estimate_rate
+from tests.teachers import HashTeacher
+
+NUM_ANCHORS = 60
+EXTRA = [f"filler {number % NUM_ANCHORS} {number}" for number in range(150)]
+ROWS = [
+    {"anchor": f"question {number}", "positive": f"answer {number} {part}", "row": f"{number} {part}"}
+    for number in range(NUM_ANCHORS)
+    for part in range(1 + number % 4)
+]
+
+
+class TopicTeacher(HashTeacher):
+    """Texts of one number are close, so that hidden positives come back."""
+
+    def encode(self, texts, role):
+        topics = super().encode([text.split()[1] for text in texts], role)
+        vectors = topics + super().encode(texts, role)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+TEACHER = TopicTeacher(dimension=24, name="topic")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return Dataset.from_list(ROWS)
+
+
+@pytest.fixture(scope="module")
+def miner(store, dataset):
+    return HardNegativeMiner.from_dataset(dataset, teacher=TEACHER, corpus=EXTRA, store=store, num_negatives=3)
+
+
+def vectors(texts):
+    return dict(zip(texts, TEACHER.encode(texts, "passage").astype(np.float64), strict=True))
+
+
+def count_false(trial, percentage, num_negatives=3):
+    """Per anchor: hidden positives among its negatives, and negatives; by sorting all passages."""
+    known = {}
+    for row in ROWS:
+        known.setdefault(row["anchor"], set()).add(row["positive"])
+    passages = sorted({row["positive"] for row in ROWS} | set(EXTRA))
+    of_passage, of_anchor = vectors(passages), vectors(sorted(known))
+    false, counts = [], []
+    for anchor, shown in zip(trial.anchors, trial.shown, strict=True):
+        scores = {text: float(np.float32(of_passage[text] @ of_anchor[anchor])) for text in passages}
+        positive = scores[shown]
+        below = [t for t in passages if t != shown and scores[t] < positive - abs(positive) * (1 - percentage)]
+        below.sort(key=lambda text: -scores[text])
+        false.append(len(known[anchor] & set(below[:num_negatives])))
+        counts.append(len(below[:num_negatives]))
+    return false, counts
+
+
+def test_every_rate_is_that_of_hidden_positives_that_come_back(miner, dataset):
+    numbers = [0.5, 0.9, 1.0]
+    found = calibrate(miner, dataset, settings=numbers, target_false_negative_rate=0.5)
+    trial = hide_positives(miner, dataset, num_anchors=2000, seed=0)
+    assert sorted(trial.anchors) == sorted(f"question {number}" for number in range(NUM_ANCHORS) if number % 4)
+    for number, point in zip(numbers, found.curve, strict=True):
+        assert point.method == TopKPercPos(number)
+        assert point.rate == estimate_rate(*count_false(trial, number))
+    assert found.curve[-1].rate.num_false > 5, "the test shows nothing if none comes back"
+    assert found.num_available == found.estimate.rate.num_anchors == 45
+
+
+def test_the_loosest_setting_within_the_target_is_chosen(miner, dataset):
+    curve = calibrate(miner, dataset, target_false_negative_rate=0.9).curve
+    rates = [point.pooled_rate for point in curve]
+    assert rates == sorted(rates) and rates[0] < rates[-1]
+    target = (rates[0] + rates[-1]) / 2
+    assert target > 0.05, "else 45 anchors would be too few"
+    found = calibrate(miner, dataset, target_false_negative_rate=target)
+    within = [point for point in curve if point.pooled_rate <= target]
+    assert found.method == within[-1].method and found.estimate.rate == within[-1].rate
+    assert found.method.percentage < 1
+
+
+def test_one_positive_is_shown_and_its_row_comes_along(miner, dataset):
+    trial = hide_positives(miner, dataset, num_anchors=20, seed=3)
+    assert len(trial.anchors) == 20 and trial.num_available == 45
+    hidden = [set(miner.corpus.texts(trial.hidden[row])) for row in range(20)]
+    for row, (anchor, shown) in enumerate(zip(trial.anchors, trial.shown, strict=True)):
+        assert {shown} | hidden[row] == {item["positive"] for item in ROWS if item["anchor"] == anchor}
+        assert shown not in hidden[row]
+        assert f"answer {trial.batch['row'][row]}" == shown
+
+
+def test_the_order_of_rows_decides_nothing_and_the_seed_does(miner, dataset):
+    one = hide_positives(miner, dataset, num_anchors=20, seed=3)
+    other = hide_positives(miner, dataset.shuffle(seed=1), num_anchors=20, seed=3)
+    assert (one.anchors, one.shown) == (other.anchors, other.shown)
+    assert hide_positives(miner, dataset, num_anchors=20, seed=4).anchors != one.anchors
+    splits = DatasetDict({"a": dataset.select(range(40)), "b": dataset.select(range(40, len(dataset)))})
+    assert hide_positives(miner, splits, num_anchors=20, seed=3).anchors == one.anchors
+    stream = hide_positives(miner, dataset.to_iterable_dataset(), num_anchors=20, seed=3)
+    assert (stream.anchors, stream.shown) == (one.anchors, one.shown)
+
+
+def test_lists_of_positives_and_a_miner_that_knows_none_give_the_same(store, miner, dataset):
+    lists = {}
+    for row in ROWS:
+        lists.setdefault(row["anchor"], []).append(row["positive"])
+    listed = Dataset.from_dict({"anchor": list(lists), "positive": list(lists.values())})
+    corpus = sorted({row["positive"] for row in ROWS}) + EXTRA
+    streaming = HardNegativeMiner.from_corpus(corpus, teacher=TEACHER, store=store, num_negatives=3)
+    expected = estimate_false_negatives(miner, dataset)
+    assert estimate_false_negatives(miner, listed) == expected
+    assert estimate_false_negatives(streaming, dataset) == expected
+
+
+def test_an_ensemble_and_a_guard_are_tried_as_they_mine(store, dataset):
+    choices = {"corpus": EXTRA, "store": store, "num_negatives": 3}
+    teacher = EnsembleTeacher([TEACHER, HashTeacher(dimension=24)], mode="agree")
+    plain = HardNegativeMiner.from_dataset(dataset, teacher=TEACHER, method=TopK(), **choices)
+    agreed = HardNegativeMiner.from_dataset(dataset, teacher=teacher, method=TopKPercPos(0.95), **choices)
+    guarded = HardNegativeMiner.from_dataset(
+        dataset, teacher=TEACHER, method=TopK(), guards=(SimilarToPositive(max_score=0.4),), **choices
+    )
+    naive, together, kept = (estimate_false_negatives(miner, dataset) for miner in (plain, agreed, guarded))
+    assert kept.rate.rate < naive.rate.rate / 2 and together.rate.rate < naive.rate.rate
+    assert kept.setting["guards"][0]["name"] == "similar-to-positive"
+
+
+def test_a_miner_with_another_method_is_not_mistaken_for_the_one_that_it_comes_from(store, dataset, miner):
+    first = miner(dataset[:])  # what it finishes is kept
+    other = miner.with_method(TopK())
+    naive = HardNegativeMiner.from_dataset(
+        dataset, teacher=TEACHER, corpus=EXTRA, store=store, num_negatives=3, method=TopK()
+    )
+    assert other(dataset[:])["negatives"] == naive(dataset[:])["negatives"] != first["negatives"]
+    assert miner(dataset[:])["negatives"] == first["negatives"]
+
+
+def test_a_positive_in_another_spelling_is_no_second_one(store):
+    rows = [row for row in ROWS if row["row"].endswith(" 0")]
+    double = Dataset.from_list(rows + [{**row, "positive": row["positive"].upper() + " "} for row in rows])
+    miner = HardNegativeMiner.from_dataset(double, teacher=TEACHER, store=store)
+    assert unicodedata.normalize("NFKC", double[-1]["positive"]).casefold().split() == rows[-1]["positive"].split()
+    with pytest.raises(ArgumentError, match="at least 30 anchors with several known positives to tell the rate, got 0"):
+        estimate_false_negatives(miner, double)
+
+
+def test_a_judge_is_asked_once_for_each_negative_in_batches(miner, dataset):
+    asked, sizes = [], []
+
+    def judge(anchors, passages):
+        sizes.append(len(anchors))
+        asked.extend(zip(anchors, passages, strict=True))
+        return [0.5 if passage.startswith("answer") else 0.0 for passage in passages]
+
+    found = calibrate(miner, dataset, judge=judge, target_false_negative_rate=0.6, num_anchors=40)
+    assert len(set(asked)) == len(asked) == found.num_judged
+    assert max(sizes) > 50
+    assert found.estimate.source == "judge"
+    negatives = miner.with_method(found.method)(Dataset.from_list(ROWS)[:])
+    wrong = {(row["anchor"], row["positive"]) for row in ROWS} & set(asked)
+    assert not wrong, "known positives are no negatives, so nobody is asked for them"
+    assert negatives["negatives"]
+    answers = [passage for _, passage in asked if passage.startswith("answer")]
+    assert 0 < found.estimate.rate.rate <= 0.5 and answers
+
+
+class Reranker:
+    """In the place of a CrossEncoder: scores by the length of what both texts have in common."""
+
+    def __init__(self, num_labels=1, score=None):
+        self.num_labels = num_labels
+        self._score = score or (lambda anchor, passage: float(passage.startswith("answer")))
+
+    def predict(self, pairs, batch_size, show_progress_bar):
+        return np.array([self._score(*pair) for pair in pairs], dtype=np.float32)
+
+
+def test_a_cross_encoder_calls_false_what_it_scores_like_the_positive(miner, dataset):
+    found = estimate_false_negatives(miner, dataset, cross_encoder=Reranker())
+    by_hand = estimate_false_negatives(
+        miner, dataset, judge=lambda _, passages: [text.startswith("answer") for text in passages]
+    )
+    assert found.source == "cross-encoder"
+    assert found.rate == by_hand.rate and 0 < found.rate.rate < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target_false_negative_rate": 5}, "between 0 and 1, got 5; 0.05 is 5 %"),
+        (
+            {"target_false_negative_rate": 0.02},
+            "at least 84 anchors with several known positives .* got 45; pass a",
+        ),
+        ({"num_anchors": 10}, "num_anchors of at least 34 to tell the rate, got 10"),
+        ({"judge": len, "cross_encoder": "x"}, "a judge or a cross_encoder, got both"),
+        ({"method": TopK}, "a method with a number, got TopK"),
+        ({"settings": [0.5, 2]}, "percentage in"),
+        ({"settings": []}, "TopKPercPos and"),
+        ({"judge": lambda anchors, passages: [0]}, "answers of the judge, one for each pair, got an array of shape"),
+        ({"judge": lambda anchors, passages: [2.0] * len(anchors)}, "from 0 to 1, got 2"),
+        ({"judge": lambda anchors, passages: [float("nan")] * len(anchors)}, "from 0 to 1, got nan"),
+        ({"cross_encoder": Reranker(num_labels=3)}, "one score per pair, got one with 3 labels"),
+        ({"cross_encoder": Reranker(score=lambda *_: float("nan"))}, "Expected finite scores of the cross-encoder"),
+        ({"judge": lambda anchors, passages: [1.0] * len(anchors)}, "at most 5.0% false negatives, got 100.0%"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(miner, dataset, arguments, message):
+    with pytest.raises(ArgumentError, match=message) as caught:
+        calibrate(miner, dataset, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [TopKAbs, TopKMarginPos, TopKShifted])
+def test_other_methods_are_tried_from_strict_to_loose_on_the_scale_of_the_scores(miner, dataset, kind):
+    found = calibrate(miner, dataset, method=kind, target_false_negative_rate=0.9)
+    hardness = [point.mean_negative_score for point in found.curve]
+    assert len(hardness) > 5 and hardness[0] < hardness[-1]
+
+
+@pytest.mark.filterwarnings("ignore:BM25")
+def test_scores_of_bm25_have_their_own_grid(store, dataset):
+    miner = HardNegativeMiner.from_dataset(dataset, teacher=BM25Teacher(), corpus=EXTRA, store=store)
+    found = calibrate(miner, dataset, method=TopKMarginPos, target_false_negative_rate=0.9)
+    assert max(point.method.margin for point in found.curve) > 1
+
+
+def test_the_result_reads_as_json_and_as_a_table(miner, dataset):
+    found = calibrate(miner, dataset, target_false_negative_rate=0.5)
+    data = found.to_dict()
+    assert data["method"] == found.method.to_dict()
+    assert len(data["curve"]) == len(found.curve)
+    lines = found.to_table().splitlines()
+    assert sum(line.startswith(">") for line in lines) == 1
+    assert "of the negatives are false, by hidden positives, with 45 of 45 anchors" in lines[-1]
