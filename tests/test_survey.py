@@ -191,6 +191,8 @@ def test_the_command_prints_a_table_or_json_and_draws(tmp_path, dataset):
     assert (tmp_path / "survey.png").read_bytes().startswith(b"\x89PNG")
     data = json.loads(call("survey", source, *options, "--json").stdout)
     assert data["num_negatives"] == 2 and data["advice"] == done.stdout.splitlines()[-1]
+    sifting = call("survey", source, *options, "--guard", "near-duplicate")
+    assert sifting.exit_code == 1 and "near-duplicate, which sift afterwards" in sifting.stderr
 
 
 def test_the_command_refuses_in_one_line_before_it_reads(tmp_path):
