@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import tempfile
+import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -92,10 +94,13 @@ def describe_source(source: str, config_name: str | None, split: str | None, rev
 
 def write_mined(
     mined: Dataset | DatasetDict, record: MiningRecord, directory: Path, *, overwrite: bool = False
-) -> None:
+) -> MiningRecord:
     """Write a mined dataset as Parquet shards that ``load_dataset(directory)`` reads, with recipe, record and card.
 
     The folder appears whole or not at all.
+
+    Returns:
+        The record as it was written: with the seconds that the shards took.
 
     Raises:
         ArgumentError: the folder is there already and ``overwrite`` is off, or it holds something else; two splits
@@ -107,13 +112,16 @@ def write_mined(
     names = split_file_names(splits)
     with replaced_folder(directory, partial(check_output, overwrite=overwrite)) as folder:
         (folder / "data").mkdir()
+        start = time.perf_counter()
         for name, split in splits.items():
             write_shards(split, folder / "data", names[name])
+        record = replace(record, timings={**record.timings, "write": time.perf_counter() - start})
         (folder / RECIPE_FILE).write_text(record.recipe.to_json() + "\n", encoding="utf-8")
         (folder / RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
         estimate = None if record.estimate is None else record.estimate.describe()
         card = render_readme(record.recipe, record.statistics, record.rows, record.corpus, record.source, estimate)
         (folder / "README.md").write_text(card, encoding="utf-8")
+    return record
 
 
 def check_output(directory: Path, *, overwrite: bool) -> None:

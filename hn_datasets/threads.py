@@ -8,11 +8,15 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 _IMPORTED_IN = os.getpid()
 
@@ -38,6 +42,17 @@ def over_rows(function: Callable[[int, int], None], num_rows: int) -> None:
     bounds = [num_rows * part // threads for part in range(threads + 1)]
     for done in [_executor(os.getpid()).submit(function, begin, end) for begin, end in itertools.pairwise(bounds)]:
         done.result()
+
+
+def over_items(function: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+    """Return ``function(item)`` for every item, in their order; each thread takes one item after the other.
+
+    With fewer than two items for each thread they are taken in turn, and the work on one may use all cores.
+    """
+    threads = num_threads()
+    if threads <= 1 or len(items) < 2 * threads:
+        return [function(item) for item in items]
+    return list(_executor(os.getpid()).map(function, items))
 
 
 @lru_cache(maxsize=1)

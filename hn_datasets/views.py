@@ -86,7 +86,10 @@ class Views:
         return search if member == 0 else replace(search, nearness=None)
 
     def rank(self, member: int, others: Sequence[int], k: int) -> Found:
-        """Return the first ``k`` of a teacher's ranking that are below the ceilings of the others too."""
+        """Return the first ``k`` of a teacher's ranking that are below the ceilings of the others too.
+
+        Another teacher than the first has no say in rows where it puts no passage below its ceiling.
+        """
         return self._rank(member, others, k, [])[0]
 
     def rank_with_top(self, member: int, others: Sequence[int], k: int) -> tuple[Found, Floats]:
@@ -112,36 +115,57 @@ class Views:
         shape = (self.num_rows, k)
         found = Found(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
         counts, rows = np.zeros(self.num_rows, np.int64), np.arange(self.num_rows)
-        _append(found, counts, rows, piece, self._agree(member, others, rows, piece))
+        limits = {other: self.ceilings(other) for other in others}
+        agreed = self._agree(member, limits, rows, piece)
+        nothing = np.flatnonzero((piece.ids[:, 0] >= 0) & ~agreed.any(axis=1))
+        hopeless = self._silence(limits, nothing)
+        agreed[nothing] = self._agree(member, limits, nothing, Found(piece.ids[nothing], piece.scores[nothing]))
+        _append(found, counts, rows, piece, agreed)
         left = (counts < k) & (piece.ids[:, -1] >= 0)
-        left[left] = self._can_agree(others, rows[left])
+        left[hopeless] = False
         while left.any():
             search, rows = _continue(search, piece, np.flatnonzero(left)), rows[left]
             (piece,) = k_best_below(self.look(member, rows).scores, [search])
-            _append(found, counts, rows, piece, self._agree(member, others, rows, piece))
+            _append(found, counts, rows, piece, self._agree(member, limits, rows, piece))
             left = (counts[rows] < k) & (piece.ids[:, -1] >= 0)
         return found
 
-    def _agree(self, member: int, others: Sequence[int], rows: Ids, piece: Found) -> npt.NDArray[np.bool_]:
-        """Return which passages of a piece everybody lets through, in the shape of the piece."""
+    def _silence(self, limits: dict[int, npt.NDArray[np.float64]], rows: Ids) -> Ids:
+        """Lift the ceilings of teachers in rows where they are above no passage at all.
+
+        The first teacher, on whose scale a row is, has its say in any case.
+
+        Args:
+            limits: the ceilings of all rows, which are changed, by the number of their teacher.
+            rows: where that can be.
+
+        Returns:
+            The rows where it is the first teacher that lets nothing through.
+        """
+        hopeless = np.empty(0, np.int64)
+        for other in limits if len(rows) else ():
+            (lowest,) = k_best_below(self.look(other, rows).scores, [self.search(other, 1).take(rows, 1)])
+            silent = rows[lowest.ids[:, 0] < 0]
+            if other == 0:
+                hopeless = silent
+            else:
+                limits[other][silent] = np.inf
+        return hopeless
+
+    def _agree(
+        self, member: int, limits: dict[int, npt.NDArray[np.float64]], rows: Ids, piece: Found
+    ) -> npt.NDArray[np.bool_]:
+        """Return which passages of a piece are below all limits and pass the guards, in the shape of the piece."""
         agreed = piece.ids >= 0
-        for other in others:
+        for other, ceilings in limits.items():
             places = np.nonzero(agreed)
             owners = rows[places[0]]
-            agreed[places] = self.block(other).scores.pairs(owners, piece.ids[places]) < self.ceilings(other)[owners]
+            agreed[places] = self.block(other).scores.pairs(owners, piece.ids[places]) < ceilings[owners]
         if member and self._nearness:
             places = np.nonzero(agreed)
             passages = self.block(0).scores.exact.passages
             agreed[places] = ~self._nearness.refuses(passages, rows[places[0]], piece.ids[places])
         return agreed
-
-    def _can_agree(self, others: Sequence[int], rows: Ids) -> npt.NDArray[np.bool_]:
-        """Return for which rows every other teacher has any passage below its ceiling, shape ``[len(rows)]``."""
-        possible = np.ones(len(rows), dtype=bool)
-        for other in others if len(rows) else ():
-            (lowest,) = k_best_below(self.look(other, rows).scores, [_take(self.search(other, 1), rows)])
-            possible &= lowest.ids[:, 0] >= 0
-        return possible
 
     @property
     def _nearness(self) -> Nearness | None:
@@ -153,7 +177,7 @@ def _continue(search: Search, piece: Found, rows: Ids) -> Search:
 
     Nothing scores above the last of a piece; what scores like it is left out by its id, from this piece and others.
     """
-    following = _take(search, rows)
+    following = search.take(rows, min(8 * search.k, LARGEST_PIECE))
     ids, scores = piece.ids[rows], piece.scores[rows]
     last = scores[:, -1]
     owners, places = np.nonzero(scores == last[:, None])
@@ -162,16 +186,7 @@ def _continue(search: Search, piece: Found, rows: Ids) -> Search:
         following,
         ceilings=np.nextafter(last.astype(np.float64), np.inf),
         excluded=merge([following.excluded, tied], len(ids)),
-        k=min(8 * search.k, LARGEST_PIECE),
     )
-
-
-def _take(search: Search, rows: Ids) -> Search:
-    """Return a search for some of its rows."""
-    near = search.nearness
-    if near is not None:
-        near = replace(near, ceilings=near.ceilings[rows], positives=near.positives.take(rows))
-    return replace(search, ceilings=search.ceilings[rows], excluded=search.excluded.take(rows), nearness=near)
 
 
 def _append(found: Found, counts: Ids, rows: Ids, piece: Found, agreed: npt.NDArray[np.bool_]) -> None:

@@ -88,10 +88,12 @@ def mine_ensemble(rows, extra, scores, method, num_negatives, mode, num_ranked=5
         ceilings = [ceiling_of(method, float(min(score(anchor, text) for text in known[anchor]))) for score in scores]
         allowed = [i for i in free if refuses is None or not refuses(known[anchor], corpus[i])]
         below = [{i for i in allowed if table[m][i] < ceilings[m]} for m in range(len(scores))]
+        silent = [m for m in range(1, len(scores)) if all(table[m][i] >= ceilings[m] for i in free)]
+        everybody = set.intersection(*(own for m, own in enumerate(below) if m not in silent))
         skip = method[1] if method[0] == "topk-shifted" else 0
         best_first = lambda m, ids: sorted(ids, key=lambda i: (-table[m][i], i))  # noqa: B023, E731
         if mode == "agree":
-            chosen = [(i, 0) for i in best_first(0, set.intersection(*below))[:num_negatives]]
+            chosen = [(i, 0) for i in best_first(0, everybody)[:num_negatives]]
         elif mode == "intra-sample":
             queues = [best_first(m, below[m] & below[0])[skip:] for m in range(len(scores))]
             chosen, turn = [], 0
@@ -101,7 +103,7 @@ def mine_ensemble(rows, extra, scores, method, num_negatives, mode, num_ranked=5
                     chosen.append((left[0], turn % len(queues)))
                 turn += 1
         else:
-            lists = [best_first(m, set.intersection(*below))[:num_ranked] for m in range(len(scores))]
+            lists = [best_first(m, everybody & below[m])[:num_ranked] for m in range(len(scores))]
             rank = lambda i, one: one.index(i) + 1 if i in one else num_ranked + 1  # noqa: E731
             ranks = {i: [rank(i, one) for one in lists] for i in set().union(*lists)}
             fused = sorted(ranks, key=lambda i: (sum(ranks[i]) / len(lists), i))[skip : skip + num_negatives]

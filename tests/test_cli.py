@@ -1,10 +1,13 @@
 """The command line, as its users meet it."""
 
+import gc
 import json
 import logging
 import os
 import re
+import resource
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -53,7 +56,12 @@ def test_mine_writes_data_and_recipe_and_prints_the_statistics(source, tmp_path,
                 "--num-negatives", 3, "--output", out)  # fmt: skip
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("Metric")
-    assert "Seconds: collect" in done.stderr
+    stages = ["load", "collect", "encode", "index", "search", "write"]
+    timings = json.loads((out / "mining.json").read_text())["timings"]
+    assert sorted(timings) == sorted(stages)
+    assert all(seconds > 0 for seconds in timings.values())
+    printed = ", ".join(rf"{stage} [\d.]+" for stage in stages)
+    assert re.search(f"^Seconds: {printed}$", done.stderr, re.MULTILINE)
     mined = load_dataset(str(out), split="train")
     assert mined.column_names[:3] == ["query", "answer", "negatives"]
     assert len(mined) == len(PAIRS)
@@ -67,6 +75,29 @@ def test_mine_writes_data_and_recipe_and_prints_the_statistics(source, tmp_path,
     )
     other = load_dataset(str(tmp_path / "o"), split="train")
     assert max(scores[0] for scores in other["negative_scores"] if scores) < 0.5
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_mined_rows_that_find_no_room_are_one_clear_error(source, tmp_path):
+    """The store has all that it needs from a first run; only ``map`` has a large file to write."""
+    mine = ("mine", source, "--teacher", "bm25", "--output")
+    assert call(*mine, tmp_path / "first").exit_code == 0
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        done = call(*mine, tmp_path / "second", "--num-negatives", 9)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    code, last = done.exit_code, done.stderr.splitlines()[-1]
+    del done  # and with it the file that datasets leaves open, which complains as it is closed
+    gc.collect()
+    assert code == 1
+    assert "Could not write mined rows" in last
+    assert "HF_DATASETS_CACHE" in last
+    assert not (tmp_path / "second").exists()
+    assert call(*mine, tmp_path / "second", "--num-negatives", 9).exit_code == 0
 
 
 def test_mine_with_bm25_keeps_splits_and_prints_json(tmp_path):

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import pickle
 import shutil
+import threading
 import warnings
 from pathlib import Path
 
@@ -390,6 +391,27 @@ def test_passes_fill_a_budget_of_tokens_and_change_no_vector(tiny, texts):
     tokens = sum(map(len, tiny.tokenizer(texts, truncation=True, max_length=512)["input_ids"]))
     assert sum(rows * width for rows, width in shapes) <= 1.01 * tokens + CPU_TOKENS
     assert len(shapes) <= 2 * tokens / CPU_TOKENS + 2
+
+
+def test_vectors_are_the_same_bits_on_any_number_of_cores(minilm_path, monkeypatch):
+    teacher = DenseTeacher(minilm_path, device="cpu")
+    texts = [f"{text} {number}" for number, text in enumerate(["a right passage " * 12] * 60)]
+    vectors = []
+    for cores in ({0}, {0, 1}):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: cores, raising=False)
+        vectors.append(teacher.encode(texts, "passage"))
+    assert (vectors[0] == vectors[1]).all()
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_passes_run_side_by_side_only_through_a_model_that_keeps_nothing(minilm_path, tmp_path, monkeypatch, decoder):
+    """Rotary embeddings, which this decoder has, may keep tables that grow with the longest text."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    model = make_tiny_model(minilm_path, tmp_path, decoder=decoder)
+    threads = set()
+    model[0].register_forward_hook(lambda *_: threads.add(threading.current_thread()))
+    DenseTeacher(model).encode([text * 30 for text in SHORT[:90]], "passage")
+    assert (threads == {threading.main_thread()}) == decoder
 
 
 def test_a_text_longer_than_the_budget_has_a_pass_of_its_own(tiny, monkeypatch):

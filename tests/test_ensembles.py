@@ -14,9 +14,12 @@ from hn_datasets import (
     DenseTeacher,
     EnsembleTeacher,
     HardNegativeMiner,
+    HeldOut,
+    NearDuplicate,
     PrecomputedTeacher,
     RandomNegatives,
     Recipe,
+    SameGroup,
     SimilarToPositive,
     TopK,
     TopKAbs,
@@ -160,6 +163,36 @@ def test_guards_hold_for_what_every_teacher_names(rows, tmp_path, mode):
     assert sum(map(sum, counts)) > 0
 
 
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_groups_and_held_out_texts_hold_for_every_teacher(rows, tmp_path, mode):
+    pairs = [dense(rows, 0), lexical(rows), dense(rows, 1)]
+    titles = [f"title {number % 3}" for number in range(len(rows))]
+    groups = {}
+    for (_, own), title in zip(rows, titles, strict=True):
+        for text in own:
+            groups.setdefault(text, set()).add(title)
+    held_out = EXTRA[2::3]
+    dataset = as_dataset(rows).add_column("title", titles)
+    miner = HardNegativeMiner.from_dataset(
+        dataset, teacher=EnsembleTeacher([one for one, _ in pairs], mode=mode), corpus=EXTRA, store=tmp_path,
+        guards=(SameGroup("title"), HeldOut(held_out)),
+    )  # fmt: skip
+    mined = dataset.map(miner, batched=True, batch_size=13)
+    same = lambda own, text: bool(groups.get(text, set()) & set().union(*map(groups.get, own)))  # noqa: E731
+    expected = oracle.mine_ensemble(
+        rows, EXTRA, [score for _, score in pairs], ("topk-percpos", 0.95), 4, mode,
+        refuses=lambda own, text: text in held_out or same(own, text),
+    )  # fmt: skip
+    assert_same(mined, expected, ["precomputed", "bm25", "precomputed-2"])
+    assert (np.array(mined["guard_removals"]).sum(axis=0) > 0).all()
+
+
+def test_guards_that_go_down_a_ranking_need_one_teacher(rows, tmp_path):
+    teacher = EnsembleTeacher([dense(rows, 0)[0], "bm25"], mode="agree")
+    with pytest.raises(ArgumentError, match="'near-duplicate' looks at one teacher's ranking, got an ensemble"):
+        build(rows, teacher, tmp_path, guards=(NearDuplicate(),))
+
+
 def test_a_guard_of_vectors_needs_them_in_the_first_teacher(rows, tmp_path):
     teacher = EnsembleTeacher(["bm25", dense(rows, 0)[0]], mode="agree")
     with pytest.raises(ArgumentError, match="needs a teacher that gives passages vectors, got BM25Teacher"):
@@ -299,6 +332,27 @@ def test_skipped_rows_and_batches_without_negatives_keep_their_types(rows, tmp_p
     for mined in (dataset.map(miner, batched=True, batch_size=1), dataset.map(miner, batched=True)):
         assert mined.features == miner.features(dataset.features)
         assert mined["negative_teachers"][:] == [[], ["precomputed"] * len(mined["negatives"][1])]
+
+
+def test_a_teacher_above_whose_ceiling_all_passages_are_has_no_say(rows, tmp_path):
+    """BM25 gives the positive 0, and no passage less; as the first teacher it has its say."""
+    teacher, _ = dense([("w1 w2", ["other words"]), *rows], 0)
+    dataset = Dataset.from_dict({"query": ["w1 w2"], "answers": [["other words"]]})
+    mined = {}
+    for name, members, mode in (
+        ("alone", None, None),
+        ("agree", [teacher, "bm25"], "agree"),
+        ("first", ["bm25", teacher], "agree"),
+        ("turns", [teacher, "bm25"], "intra-sample"),
+        ("turns of it", ["bm25", teacher], "intra-sample"),
+        ("ranks", [teacher, "bm25"], "mean-rank"),
+    ):
+        chosen = EnsembleTeacher(members, mode=mode) if members else teacher
+        miner = HardNegativeMiner.from_dataset(dataset, teacher=chosen, corpus=EXTRA, store=tmp_path)
+        mined[name] = miner(dataset[:])["negatives"][0]
+    assert len(mined["alone"]) == 4
+    assert list(mined["alone"]) == mined["agree"] == mined["turns"] == mined["ranks"]
+    assert len(mined["first"]) == len(mined["turns of it"]) == 0
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -173,6 +173,18 @@ def test_only_the_texts_of_a_damaged_shard_are_encoded_again(tmp_path, monkeypat
     assert sorted(tmp_path.rglob("*.arrow")) == shards
 
 
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_store_of_another_version_is_left_alone(tmp_path, version):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hn_datasets.store.STORE_VERSION", version)
+        embed(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    store, teacher = embed(tmp_path, log=tmp_path / "log")
+    assert len((tmp_path / "log").read_text().splitlines()) == 300
+    assert (store.vectors(teacher, "passage", TEXTS) == teacher.encode(TEXTS, "passage")).all()
+    assert before.items() <= {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}.items()
+
+
 def test_shards_are_appended_and_never_written_again(tmp_path):
     embed(tmp_path, TEXTS[:100])
     (first,) = tmp_path.rglob("*.arrow")

@@ -13,6 +13,7 @@ from test_calibration import EXTRA, ROWS, TopicTeacher
 from hn_datasets import (
     EnsembleTeacher,
     HardNegativeMiner,
+    NearDuplicate,
     RandomNegatives,
     SimilarToPositive,
     Survey,
@@ -164,6 +165,11 @@ def test_what_has_no_effect_is_refused(dataset, arguments, message):
         survey(dataset, teacher=TEACHER, **arguments)
 
 
+def test_guards_that_sift_are_refused(dataset):
+    with pytest.raises(ArgumentError, match="guards that a survey can search with, got near-duplicate"):
+        survey(dataset, teacher="bm25", guards=(NearDuplicate(),))
+
+
 def test_an_ensemble_is_refused(dataset):
     teacher = EnsembleTeacher([TEACHER, "bm25"], mode="agree")
     with pytest.raises(ArgumentError, match="Expected one teacher, whose scores"):
@@ -185,6 +191,8 @@ def test_the_command_prints_a_table_or_json_and_draws(tmp_path, dataset):
     assert (tmp_path / "survey.png").read_bytes().startswith(b"\x89PNG")
     data = json.loads(call("survey", source, *options, "--json").stdout)
     assert data["num_negatives"] == 2 and data["advice"] == done.stdout.splitlines()[-1]
+    sifting = call("survey", source, *options, "--guard", "near-duplicate")
+    assert sifting.exit_code == 1 and "near-duplicate, which sift afterwards" in sifting.stderr
 
 
 def test_the_command_refuses_in_one_line_before_it_reads(tmp_path):

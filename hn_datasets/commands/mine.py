@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import click
 from hn_datasets.commands.errors import one_line_errors, options_in_errors
 from hn_datasets.commands.guards import GUARD_FORMS, read_guards
 from hn_datasets.commands.sections import SectionedCommand, section_option
-from hn_datasets.errors import ArgumentError, HNDatasetsError
+from hn_datasets.errors import ArgumentError, HNDatasetsError, StoreError
 from hn_datasets.methods import METHODS, Method, method_from_dict, method_from_name
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def mine_command(
             click.echo(json.dumps(costs.to_dict()) if as_json else costs.to_table())
             return
         mined, record = _mine(source, recipe, choose_teacher(saved, options), num_proc, options)
-    write_mined(mined, record, output, overwrite=overwrite)
+    record = write_mined(mined, record, output, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
     else:
@@ -189,16 +190,42 @@ def _mine(
     corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
     estimating = options.pop("estimate")
     loading["revision"] = find_commit(source, loading["revision"])
+    start = time.perf_counter()
     dataset = load_source(source, **loading)
     resolve_columns(dataset, choices.get("anchor_column_name"), choices.get("positive_column_name"))
-    miner = HardNegativeMiner.from_dataset(dataset, teacher=load_teacher(), **choices, **corpus)
-    estimate = estimate_false_negatives(miner, dataset) if estimating else None
+    teacher = load_teacher()
+    seconds = time.perf_counter() - start
+    miner = HardNegativeMiner.from_dataset(dataset, teacher=teacher, **choices, **corpus)
+    miner.timings = {"load": seconds, **miner.timings}
+    estimate, start = None, time.perf_counter()
+    if estimating:
+        estimate = estimate_false_negatives(miner, dataset)
+        miner.timings["estimate"] = time.perf_counter() - start
     start = time.perf_counter()
-    with _workers_left_to_parent():
+    with _workers_left_to_parent(), _explain_full_cache():
         mined = dataset.map(miner, batched=True, num_proc=num_proc, desc="Mining")
     timings = {"search": time.perf_counter() - start}
     where = describe_source(source, **loading)
     return mined, MiningRecord.of(mined, miner, source=where, timings=timings, estimate=estimate)
+
+
+@contextlib.contextmanager
+def _explain_full_cache() -> Iterator[None]:
+    """Turn what ``map`` says when its rows find no room into one line.
+
+    Raises:
+        StoreError: the disk with the cache of ``datasets`` is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, HNDatasetsError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise StoreError(
+            error.errno,
+            f"Could not write mined rows to the cache of datasets ({error.strerror or error}); free some space, or set "
+            "HF_DATASETS_CACHE to a larger disk, and run again.",
+        ) from error
 
 
 @contextlib.contextmanager

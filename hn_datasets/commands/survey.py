@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from hn_datasets.commands.errors import one_line_errors, options_in_errors
+from hn_datasets.commands.guards import GUARD_FORMS, read_guards
 from hn_datasets.commands.mine import mine_command
 from hn_datasets.commands.sections import SectionedCommand, SectionOption, section_option
 from hn_datasets.errors import ArgumentError
@@ -35,6 +36,7 @@ survey_option, output_option = map(section_option, ("Survey", "Output"))
     show_default=True,
     help="Anchors with several positives to estimate false negatives from, at most.",
 )
+@survey_option("--guard", "guards", multiple=True, help=f"Keep likely right answers out; repeatable: {GUARD_FORMS}.")
 @survey_option("--seed", type=int, default=0, show_default=True, help="Of random negatives, and of what is hidden.")
 @output_option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw it into this PNG file.")
 @output_option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -60,9 +62,10 @@ def survey_command(source: str, picture: Path | None, as_json: bool, **options: 
     with options_in_errors():
         teacher = choose_teacher(None, options)
         dataset = load_source(source, **{name: options.pop(name) for name in ("config_name", "split", "revision")})
+        guards = read_guards(options.pop("guards"), None)
         given = {name: value for name, value in options.items() if value is not None}
         resolve_columns(dataset, given.get("anchor_column_name"), given.get("positive_column_name"))
-        found = survey(dataset, teacher=teacher(), **given)
+        found = survey(dataset, teacher=teacher(), guards=guards, **given)
     if picture is not None:
         picture.write_bytes(found.draw())
     click.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else found.to_table())

@@ -61,10 +61,11 @@ def settings_of(kind: type[Method], numbers: Sequence[float]) -> tuple[Method, .
 
 def survey_settings(typical_score: float) -> tuple[Method, ...]:
     """Return settings of all methods, method by method, each from strict to loose."""
-    stepped = [method for kind in (TopKMarginPos, TopKAbs) for method in list_settings(kind, typical_score, 0.1)]
+    margins, caps = (list_settings(kind, typical_score, 0.1) for kind in (TopKMarginPos, TopKAbs))
     return (
         *map(TopKPercPos, SURVEYED_PERCENTAGES),
-        *stepped,
+        *margins[2:],
+        *caps[2:],
         *map(TopKShifted, SURVEYED_SHIFTS),
         TopK(),
         RandomNegatives(),

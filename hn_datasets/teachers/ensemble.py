@@ -35,8 +35,9 @@ class EnsembleTeacher:
       of ranks, ties to the lower id. Each is named after the teacher that ranks it best, the first of several.
     - ``"agree"``: the first teacher's ranking, without passages that any other teacher puts at or above its ceiling.
 
-    Rows are full while enough passages qualify. But in the last two modes a teacher that lets nothing through, such as
-    BM25 where a positive shares no word with its anchor and scores 0, leaves the row empty.
+    Rows are full while enough passages qualify. A teacher after the first that puts no passage below its ceiling, as
+    BM25 where a positive shares no word with its anchor and scores 0, has no say in that row; if the row is its own, in
+    ``"cross-sample"``, it is empty.
 
     Guards hold for what any teacher names. One that compares vectors takes those of the first teacher, which must be
     a dense one then.

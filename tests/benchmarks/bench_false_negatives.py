@@ -174,9 +174,9 @@ def compare(judged: list[tuple[Setting, Judgement]]) -> list[Point]:
 
 
 def geometric_mean(ratios: Sequence[float | None]) -> float | None:
-    """Return the geometric mean, None if a ratio is missing; 0 if one is 0."""
+    """Return the geometric mean to four digits, None if a ratio is missing; 0 if one is 0."""
     known = [ratio for ratio in ratios if ratio is not None]
-    return float(np.prod(known) ** (1 / len(known))) if len(known) == len(ratios) else None
+    return round(float(np.prod(known) ** (1 / len(known))), 4) if len(known) == len(ratios) else None
 
 
 def run(folder: Path, num_queries: int, teacher: DenseTeacher, store: EmbeddingStore) -> dict[str, Any]:
