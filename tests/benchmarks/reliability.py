@@ -363,13 +363,14 @@ def main() -> None:
             for result in parts[name]():
                 report[name].append(result)
                 print(f"{name}: {result}", flush=True)
-    measuring.print_table(
-        ["killed in", "kills", "same result", "most texts encoded twice", "most rows searched twice"],
-        [[stage, len(kills), sum(kill["same"] for kill in kills),
-          max((kill["encoded_twice"] for kill in kills), default=0),
-          max((kill["searched_twice"] for kill in kills), default=0)]
-         for stage in STAGES if (kills := [kill for kill in report.get("kills", []) if kill["reached"] == stage])],
-    )  # fmt: skip
+    if kills := report.get("kills"):
+        reached = {stage: [kill for kill in kills if kill["reached"] == stage] for stage in (*STAGES, "ended")}
+        measuring.print_table(
+            ["killed in", "kills", "same result", "most texts encoded twice", "most rows searched twice"],
+            [[stage, len(those), sum(kill["same"] for kill in those),
+              max(kill["encoded_twice"] for kill in those), max(kill["searched_twice"] for kill in those)]
+             for stage, those in reached.items() if those],
+        )  # fmt: skip
     if not options.quick:
         measuring.store_results(__file__, report)
 
