@@ -31,8 +31,9 @@ WAITING_FOR_NEARNESS = 8
 BEST_FIRST = 64
 """The same on an accelerator: so many of a tile's best per anchor are settled before the bound is used."""
 
-_CHUNK = 64
-"""Scores looked at together."""
+_CHUNK = 256
+_PART = 32
+"""Scores looked at together: most runs of the first length hold no candidate, most of the second hold one at most."""
 
 _NO_VECTORS = np.empty((0, 0), np.float32)
 
@@ -261,19 +262,22 @@ def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: An
         for chunk in range(0, width, _CHUNK):
             if not _has_between(keys[chunk : chunk + _CHUNK], low, high):
                 continue
-            for column in range(chunk, min(chunk + _CHUNK, width)):
-                value = np.float32(keys[column])
-                if not low <= value <= high or _is_out(pick, row, start + column):
+            for part in range(chunk, min(chunk + _CHUNK, width), _PART):
+                if not _has_between(keys[part : part + _PART], low, high):
                     continue
-                count = pick.counts[row]
-                pick.waiting[row, count], pick.values[row, count] = start + column, value
-                pick.counts[row] = count + 1
-                if len(pick.near_ceilings) == 0 and value < surely_below and value > pick.sure[row, k - 1]:
-                    _insert(pick.sure[row], value)
-                    low = _lowest(pick, row, unit, off)
-                if count + 1 == wait:
-                    _settle(exact, pick, row, low, lanes)
-                    low = _lowest(pick, row, unit, off)
+                for column in range(part, min(part + _PART, width)):
+                    value = np.float32(keys[column])
+                    if not low <= value <= high or _is_out(pick, row, start + column):
+                        continue
+                    count = pick.counts[row]
+                    pick.waiting[row, count], pick.values[row, count] = start + column, value
+                    pick.counts[row] = count + 1
+                    if len(pick.near_ceilings) == 0 and value < surely_below and value > pick.sure[row, k - 1]:
+                        _insert(pick.sure[row], value)
+                        low = _lowest(pick, row, unit, off)
+                    if count + 1 == wait:
+                        _settle(exact, pick, row, low, lanes)
+                        low = _lowest(pick, row, unit, off)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
