@@ -23,7 +23,7 @@ from hn_datasets.list_building import check_size, open_lists
 from hn_datasets.products import LANES, dot
 from hn_datasets.quantized import rotate, round_to_int8, slack_of
 from hn_datasets.scoring import DenseScorer, DenseScores
-from hn_datasets.search import Found, Search, k_best_below
+from hn_datasets.search import Found, Search, insert_value, k_best_below
 from hn_datasets.teachers.base import Encoder, Exact, Floats, Ids, Scores, Teacher
 from hn_datasets.threads import over_rows
 
@@ -293,7 +293,7 @@ def _scan(tile: Any, rows: Any, passages: Any, exact: Exact, pick: _Pick) -> Non
                 pick.waiting[row, count], pick.values[row, count] = passage, value
                 pick.counts[row] = count + 1
                 if value < pick.safe[row] and value > pick.sure[row, last]:
-                    _insert(pick.sure[row], value)
+                    insert_value(pick.sure[row], value)
                     low = _lowest(pick, row)
                 if count + 1 == WAITING:
                     _settle(exact, pick, row, lanes)
@@ -348,16 +348,6 @@ def _settle(exact: Exact, pick: _Pick, row: int, lanes: Any) -> None:
         else:
             _insert_passage(pick.best_scores[row], pick.best_ids[row], score, passage)
     pick.counts[row] = 0
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _insert(falling: Any, value: Any) -> None:
-    """Put a value above the last into a falling list; the last drops out."""
-    place = len(falling) - 1
-    while place > 0 and falling[place - 1] < value:
-        falling[place] = falling[place - 1]
-        place -= 1
-    falling[place] = value
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -273,7 +273,7 @@ def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: An
                     pick.waiting[row, count], pick.values[row, count] = start + column, value
                     pick.counts[row] = count + 1
                     if len(pick.near_ceilings) == 0 and value < surely_below and value > pick.sure[row, k - 1]:
-                        _insert(pick.sure[row], value)
+                        insert_value(pick.sure[row], value)
                         low = _lowest(pick, row, unit, off)
                     if count + 1 == wait:
                         _settle(exact, pick, row, low, lanes)
@@ -368,7 +368,7 @@ def _is_far(exact: Exact, pick: _Pick, row: int, passage: int, lanes: Any) -> bo
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _insert(falling: Any, value: Any) -> None:
+def insert_value(falling: Any, value: Any) -> None:
     """Put a value above the last into a falling list; the last drops out."""
     place = len(falling) - 1
     while place > 0 and falling[place - 1] < value:
