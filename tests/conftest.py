@@ -5,6 +5,7 @@ The environment is set while this file is imported, because huggingface_hub and 
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from ipaddress import ip_address
@@ -56,6 +57,8 @@ def _refuse_outside(event, args):
 
 
 _set_environment()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell, and for all children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.addaudithook(_refuse_outside)
 
 
