@@ -4,6 +4,8 @@ Scores come in tiles (anchors x passages) that may be off by a known slack. One 
 still belong to the answer: at least the k-th best so far less the slack, and at most the ceiling plus the slack.
 Candidates wait, a few per anchor, until their exact scores are computed. So nothing is left to be proved at the end,
 and the answer depends neither on the tiles nor on how exact they are. Memory is a tile per thread, and the candidates.
+Anchors with a crowd of candidates, as where the ceiling lies in the middle of all scores, are searched once more in
+scores with less slack.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hn_datasets.products import LANES, dot, dot_products, float32_products
+from hn_datasets.products import LANES, dot, dot_products, float32_products, rough_dot
 from hn_datasets.teachers.base import Exact, Floats, Ids, Scores
 from hn_datasets.texts import Ragged
 from hn_datasets.threads import over_rows
@@ -30,6 +32,9 @@ WAITING_FOR_NEARNESS = 8
 
 BEST_FIRST = 64
 """The same on an accelerator: so many of a tile's best per anchor are settled before the bound is used."""
+
+CROWDED = -1
+"""Count of a row whose candidates are too many; narrower scores will tell them apart."""
 
 _CHUNK = 256
 _PART = 32
@@ -122,6 +127,11 @@ def k_best_below(scores: Scores, searches: Sequence[Search]) -> list[Found]:
             _pick_on_accelerator(scores, picks)
         else:
             over_rows(lambda begin, end: _pick_rows(scores, picks, begin, end), len(scores.units))
+    for search, pick in zip(searches, picks, strict=True):
+        rows = np.flatnonzero(pick.counts == CROWDED)
+        if len(rows):
+            (found,) = k_best_below(scores.narrower(rows), [search.take(rows, search.k)])
+            pick.best_ids[rows], pick.best_scores[rows] = found.ids, found.scores
     return [Found(pick.best_ids, pick.best_scores) for pick in picks]
 
 
@@ -131,7 +141,8 @@ class _Pick(NamedTuple):
     Attributes:
         waiting: shape ``[n, w]``, int64: candidates without exact scores.
         values: shape ``[n, w]``, float32: what the tile said of them.
-        counts: shape ``[n]``, int64: how many wait.
+        counts: shape ``[n]``, int64: how many wait; ``CROWDED`` where there were too many.
+        settled: shape ``[n]``, int64: how many no longer wait.
         sure: shape ``[n, k]``, float32, falling: the best values of tiles that surely belong to passages that qualify.
         best_ids: shape ``[n, k]``, int64: the answer so far, by exact scores.
         best_scores: shape ``[n, k]``, float32.
@@ -148,6 +159,7 @@ class _Pick(NamedTuple):
     waiting: Ids
     values: Floats
     counts: Ids
+    settled: Ids
     sure: Floats
     best_ids: Ids
     best_scores: Floats
@@ -172,6 +184,7 @@ class _Pick(NamedTuple):
             np.empty((n, wait), np.int64),
             np.empty((n, wait), np.float32),
             np.zeros(n, np.int64),
+            np.zeros(n, np.int64),
             np.full((n, search.k), -np.inf, np.float32),
             np.full((n, search.k), -1, np.int64),
             np.full((n, search.k), -np.inf, np.float32),
@@ -182,7 +195,7 @@ def _pick_rows(scores: Scores, picks: list[_Pick], begin: int, end: int) -> None
     """Take some rows through all tiles."""
     for start, tile in scores.tiles(begin, end):
         for pick in picks:
-            _scan(tile, begin, start, scores.exact, scores.units, scores.slack, pick)
+            _scan(tile, begin, start, scores.exact, scores.units, scores.slack, scores.crowd, pick)
     for pick in picks:
         _finish(scores.exact, scores.units, scores.slack, pick, begin, end)
 
@@ -249,12 +262,14 @@ def _column(bounds: npt.NDArray[np.float64], tile: torch.Tensor) -> torch.Tensor
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: Any, pick: _Pick) -> None:
+def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: Any, crowd: int, pick: _Pick) -> None:
     """Collect the candidates of a tile, whose first row is ``begin`` and first column passage ``start``."""
     k, wait, width = pick.best_scores.shape[1], pick.waiting.shape[1], tile.shape[1]
     lanes = np.empty(LANES)
     for number in range(tile.shape[0]):
         row, keys = begin + number, tile[number]
+        if pick.counts[row] == CROWDED:
+            continue
         unit, off = units[row], slack[row]
         high = np.float32((pick.ceilings[row] + off) / unit)
         surely_below = (pick.ceilings[row] - off) / unit
@@ -276,8 +291,10 @@ def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: An
                         insert_value(pick.sure[row], value)
                         low = _lowest(pick, row, unit, off)
                     if count + 1 == wait:
-                        _settle(exact, pick, row, low, lanes)
+                        _settle(exact, pick, row, unit, off, lanes)
                         low = _lowest(pick, row, unit, off)
+                        if pick.settled[row] > crowd:
+                            pick.counts[row], low = CROWDED, np.float32(np.inf)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -285,7 +302,8 @@ def _finish(exact: Exact, units: Any, slack: Any, pick: _Pick, begin: int, end: 
     """Settle what still waits in some rows."""
     lanes = np.empty(LANES)
     for row in range(begin, end):
-        _settle(exact, pick, row, _lowest(pick, row, units[row], slack[row]), lanes)
+        if pick.counts[row] != CROWDED:
+            _settle(exact, pick, row, units[row], slack[row], lanes)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -329,20 +347,28 @@ def _is_out(pick: _Pick, row: int, passage: int) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _settle(exact: Exact, pick: _Pick, row: int, low: Any, lanes: Any) -> None:
-    """Compute the exact scores of the candidates that wait in a row and are still good enough."""
-    for place in range(pick.counts[row]):
-        if pick.values[row, place] >= low:
-            _offer(exact, pick, row, pick.waiting[row, place], pick.values[row, place], lanes)
+def _settle(exact: Exact, pick: _Pick, row: int, unit: float, off: float, lanes: Any) -> None:
+    """Compute the exact scores of the candidates that wait in a row and are still good enough, likely ones first."""
+    likely = pick.sure[row, -1]
+    low = _lowest(pick, row, unit, off)
+    for others in (False, True):
+        for place in range(pick.counts[row]):
+            value = pick.values[row, place]
+            if value >= low and (value < likely) == others:
+                _offer(exact, pick, row, pick.waiting[row, place], value, lanes)
+                low = _lowest(pick, row, unit, off)
+                pick.settled[row] += 1
     pick.counts[row] = 0
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _offer(exact: Exact, pick: _Pick, row: int, passage: int, value: Any, lanes: Any) -> None:
     """Let a passage into the answer if it qualifies and is better than the last one there."""
-    score = dot(exact.anchors[row], exact.passages[passage], lanes) if len(exact.passages) else value
     scores, ids = pick.best_scores[row], pick.best_ids[row]
     place = len(ids) - 1
+    if len(exact.passages) and not _may_qualify(exact, pick, row, passage):
+        return
+    score = dot(exact.anchors[row], exact.passages[passage], lanes) if len(exact.passages) else value
     if score >= pick.ceilings[row] or not _is_better(score, passage, scores[place], ids[place]):
         return
     if len(pick.near_ceilings) and not _is_far(exact, pick, row, passage, lanes):
@@ -351,6 +377,13 @@ def _offer(exact: Exact, pick: _Pick, row: int, passage: int, value: Any, lanes:
         scores[place], ids[place] = scores[place - 1], ids[place - 1]
         place -= 1
     scores[place], ids[place] = score, passage
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _may_qualify(exact: Exact, pick: _Pick, row: int, passage: int) -> bool:
+    """Return False if a rough product shows already that a passage is not below the ceiling, or not good enough."""
+    score, off = rough_dot(exact.anchors[row], exact.passages[passage])
+    return bool(score - off < pick.ceilings[row] and score + off >= pick.best_scores[row, -1])
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
