@@ -5,7 +5,6 @@ They take plain lists, so they measure other people's negatives too. All of them
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +13,8 @@ import numpy as np
 from datasets import Features, List, Value
 
 from hn_datasets.errors import ColumnError
-from hn_datasets.estimation.rates import estimate_rate, jaccard
+from hn_datasets.estimation.rates import count_labelled, estimate_rate_of_rows, jaccard
 from hn_datasets.statistics import compute_statistics
-from hn_datasets.texts import normalise
 
 _DESCRIPTION = "Distribution of the scores of positives and mined hard negatives, with signs of degenerate scores."
 _INPUTS = """
@@ -163,13 +161,8 @@ Returns:
         Raises:
             ArgumentError: there is no negative, or ``confidence`` is out of range.
         """
-        false: Counter[str] = Counter()
-        counts: Counter[str] = Counter()
-        for name, row, labels in zip(anchor, negatives, relevant, strict=True):
-            right = {normalise(text) for text in labels}
-            false[name] += sum(normalise(text) in right for text in row)
-            counts[name] += len(row)
-        return estimate_rate([false[name] for name in counts], list(counts.values()), confidence).to_dict()
+        false = [count_labelled(row, labels) for row, labels in zip(negatives, relevant, strict=True)]
+        return estimate_rate_of_rows(anchor, false, [len(row) for row in negatives], confidence).to_dict()
 
 
 class NegativeOverlap(evaluate.Measurement):  # type: ignore[misc]

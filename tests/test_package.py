@@ -30,6 +30,7 @@ ORDER = [
     "planning",
     "batches", "filling", "layouts", "normalizing", "formats", "statistics", "estimation.rates", "measurement",
     "estimation.settings", "estimation.results", "estimation.hiding", "estimation.judging", "estimation.calibration",
+    "estimation.mined",
     "markdown", "readme", "record", "shards", "sources", "display",
     "inspection.roles", "inspection.blocks", "inspection.inventory", "inspection.checks", "inspection.changes",
     "inspection.opening", "inspection.report", "inspection.agreement", "inspection.audit", "inspection.comparison",
