@@ -177,6 +177,19 @@ def test_rules_come_first_and_sieves_in_their_order(world, build, folder):
         assert found["guard_removals"] == [counts[0], similar, counts[1]]
 
 
+def test_two_sieves_see_no_more_of_a_row_than_the_one_that_sees_least(world, build, folder):
+    model, method = load_tiny_cross_encoder(folder), TopKPercPos(0.95)
+    guards = (CrossEncoderGuard(folder, pool=4), NearDuplicate(0.6))
+    mined = Dataset.from_list(world[0]).map(build(method=method, guards=guards), batched=True)
+    short = 0
+    for row, found in zip(world[0][:15], mined, strict=False):
+        below, tests = rank(world, row, method), [judged_right(model, row, method), nearly_same(world, 0.6)]
+        kept, counts = go_down(below, tests, NUM_NEGATIVES, limit=8 * 4)
+        assert (found["negatives"], found["guard_removals"]) == (kept, counts)
+        short += len(kept) < NUM_NEGATIVES and len(below) > 8 * 4
+    assert short > 0, "the test shows nothing if 32 passages are always enough"
+
+
 def test_sifting_depends_neither_on_processes_nor_on_batches(world, build, folder, tmp_path):
     rows = Dataset.from_list(world[0])
     guards = (NearDuplicate(0.6), CrossEncoderGuard(folder, pool=5))
