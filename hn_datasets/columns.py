@@ -108,7 +108,9 @@ def check_groups(dataset: AnyDataset, names: Sequence[str]) -> None:
         types = _column_types(split)
         for name in names:
             if name not in types:
-                raise ColumnError(f"Expected a column {name!r}, for SameGroup, the dataset has {_listed(types)}.")
+                raise ColumnError(
+                    f"Expected a column {name!r}, for SameGroup, the dataset has {_listed(types)}; name one of them."
+                )
             if pa.types.is_nested(types[name]) or pa.types.is_binary(types[name]):
                 raise ColumnError(
                     f"Expected strings, numbers or dates in column {name!r}, for SameGroup, got {types[name]}; name "
