@@ -144,6 +144,19 @@ def test_what_is_drawn_from_has_no_near_duplicates(world, build):
         assert found["guard_removals"] == counts
 
 
+def test_a_product_of_the_threshold_itself_is_a_repetition(tmp_path):
+    vectors = {"right": [1, 0], "best": [0.75, 1], "again": [0.5, 0.125], "other": [0.25, 0]}
+    table = np.float32(list(vectors.values()))
+    teacher = PrecomputedTeacher((["q"], np.float32([[1, 0]])), (list(vectors), table), similarity="dot")
+    assert product(table[1], table[2]) == 0.5
+    for threshold, expected in ((0.5, ["best", "other"]), (0.501, ["best", "again"])):
+        miner = HardNegativeMiner.from_dataset(
+            Dataset.from_dict({"query": ["q"], "answer": ["right"]}), teacher=teacher, corpus=list(vectors),
+            method=TopK(), num_negatives=2, guards=(NearDuplicate(threshold),), store=tmp_path,
+        )  # fmt: skip
+        assert list(miner({"query": ["q"], "answer": ["right"]})["negatives"][0]) == expected
+
+
 @pytest.mark.parametrize(("method", "pool"), [(TopKPercPos(0.9), 6), (TopKAbs(0.5), 9), (TopKPercPos(1.0), 64)])
 def test_a_cross_encoder_takes_out_what_it_takes_for_right(world, build, folder, method, pool):
     model = load_tiny_cross_encoder(folder)
@@ -278,6 +291,12 @@ def test_cross_encoders_that_cannot_judge(build, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(TeacherError, match="Could not load the cross-encoder"):
         CrossEncoderGuard(tmp_path / "empty")
+
+
+def test_what_a_guard_has_where_nothing_is_named(folder):
+    assert NearDuplicate() == NearDuplicate(0.95)
+    assert SimilarToPositive() == SimilarToPositive(0.3)
+    assert CrossEncoderGuard(folder).to_dict() == CrossEncoderGuard(folder, pool=32).to_dict()
 
 
 @pytest.mark.parametrize("threshold", [0, -0.5, "0.9", float("nan"), True, float("inf")])
