@@ -21,8 +21,9 @@ from hn_datasets import (
     estimate_false_negatives,
 )
 from hn_datasets.errors import ArgumentError, TeacherError, VectorError
-from hn_datasets.estimation.hiding import hide_positives, show_positives
+from hn_datasets.estimation.hiding import Trial, hide_positives, show_positives
 from hn_datasets.estimation.rates import estimate_rate
+from hn_datasets.texts import Ragged
 from tests.teachers import HashTeacher
 from tests.topics import EXTRA, NUM_ANCHORS, ONE_EACH, ROWS, TEACHER, build_miner
 
@@ -91,6 +92,16 @@ def test_one_positive_is_shown_and_its_row_comes_along(miner, dataset):
         assert {shown} | hidden[row] == {item["positive"] for item in ROWS if item["anchor"] == anchor}
         assert shown not in hidden[row]
         assert f"answer {trial.batch['row'][row]}" == shown
+
+
+@pytest.mark.parametrize("highest", [0, 2, 6, 7, 12])
+def test_a_passage_is_hidden_for_its_own_anchors_only(highest):
+    pairs = {(0, 3), (0, 7), (2, 0), (2, 1)}
+    hidden = Ragged.from_pairs(*np.array(sorted(pairs)).T, 3)
+    trial = Trial({}, ["a", "b", "c"], ["x", "y", "z"], hidden, 3)
+    rows, ids = (grid.ravel() for grid in np.meshgrid(np.arange(3), np.arange(highest + 1)))
+    expected = [pair in pairs for pair in zip(rows.tolist(), ids.tolist(), strict=True)]
+    assert trial.is_hidden(rows, ids).tolist() == expected
 
 
 def test_the_order_of_rows_decides_nothing_and_the_seed_does(miner, dataset):
