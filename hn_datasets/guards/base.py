@@ -13,11 +13,12 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from hn_datasets.methods import Method
+from hn_datasets.errors import ArgumentError
+from hn_datasets.methods import Method, RandomNegatives
 from hn_datasets.recipe import Recipe
 from hn_datasets.search import Nearness
 from hn_datasets.store import EmbeddingStore
-from hn_datasets.teachers.base import Floats, Ids, Scores, Teacher
+from hn_datasets.teachers.base import Encoder, Floats, Ids, Scores, Teacher
 from hn_datasets.texts import Corpus, PassageGroups, Ragged
 
 
@@ -183,6 +184,22 @@ def merge(parts: Sequence[Ragged], num_rows: int) -> Ragged:
         return parts[0]
     rows = np.concatenate([part.rows for part in parts])
     return Ragged.from_pairs(rows, np.concatenate([part.values for part in parts]), num_rows)
+
+
+def check_vectors(guard: Guard, teacher: Teacher, method: Method) -> None:
+    """Refuse what a guard that compares vectors cannot work with.
+
+    Raises:
+        ArgumentError: the teacher gives texts no vectors, or negatives are drawn uniformly.
+    """
+    name = type(guard).__name__
+    if not isinstance(teacher, Encoder):
+        raise ArgumentError(
+            f"{name} needs a teacher that gives passages vectors, got {type(teacher).__name__}; choose a dense "
+            "teacher, or leave the guard out."
+        )
+    if isinstance(method, RandomNegatives):
+        raise ArgumentError(f"{name} has no effect on negatives drawn uniformly; leave it out.")
 
 
 def is_number(value: object) -> bool:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hn_datasets.errors import ArgumentError
-from hn_datasets.guards.base import Block, Guard, Sieve, Sources, is_number
-from hn_datasets.methods import Method, RandomNegatives
+from hn_datasets.guards.base import Block, Guard, Sieve, Sources, check_vectors, is_number
+from hn_datasets.methods import Method
 from hn_datasets.products import dot_products
-from hn_datasets.teachers.base import Encoder, Floats, Ids, Teacher
+from hn_datasets.teachers.base import Floats, Ids, Teacher
 
 CANDIDATES = 16
 """How many of a row's best passages are looked at first."""
@@ -43,13 +43,7 @@ class NearDuplicate(Guard):
 
     def check(self, teacher: Teacher, method: Method) -> None:
         """Refuse a teacher without vectors, and negatives that are drawn."""
-        if not isinstance(teacher, Encoder):
-            raise ArgumentError(
-                f"NearDuplicate needs a teacher that gives passages vectors, got {type(teacher).__name__}; choose a "
-                "dense teacher, or leave the guard out."
-            )
-        if isinstance(method, RandomNegatives):
-            raise ArgumentError("NearDuplicate has no effect on negatives drawn uniformly; leave it out.")
+        check_vectors(self, teacher, method)
 
     def sieve(self, block: Block, sources: Sources) -> Sieve:
         """Return what compares candidates with the negatives that a row has."""
