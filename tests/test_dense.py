@@ -22,7 +22,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from hn_datasets.cli import main
 from hn_datasets.errors import ArgumentError, MissingPromptWarning, TeacherError
-from hn_datasets.teachers.dense import LARGEST_CALL, SMALLEST_CALL, DenseTeacher, digest_model
+from hn_datasets.teachers.dense import LARGEST_CALL, SMALLEST_CALL, DenseTeacher
+from hn_datasets.teachers.identity import digest_model
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
 from hn_datasets.teachers.token_batches import CPU_TOKENS
 from tests.static_model import make_static_model, save_static_model

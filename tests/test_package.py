@@ -20,7 +20,8 @@ PACKAGE = ROOT / "hn_datasets"
 # Each module imports only modules that stand before it. An __init__.py gathers names, and may import any.
 ORDER = [
     "errors", "methods", "modes", "threads", "files", "texts", "columns", "recipe",
-    "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.token_batches", "teachers.dense",
+    "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.token_batches",
+    "teachers.graphs", "teachers.identity", "teachers.models", "teachers.prompts", "teachers.dense",
     "teachers.cross_encoder",
     "teachers.bm25_index", "teachers.bm25", "teachers.named", "teachers.ensemble", "teachers.loading", "teachers",
     "store", "finished", "products", "quantized", "scoring", "search", "inverted_lists", "list_building",

@@ -158,7 +158,7 @@ def _with_weights_of_today(spec: dict[str, Any], trust_remote_code: bool) -> dic
             f"The teacher {spec['model']!r} runs code that comes with it; read that code, and pass "
             "trust_remote_code=True (--trust-remote-code) to run it."
         )
-    if spec.get("type") != "dense":
+    if spec.get("type") != "dense" or "backend" in spec:  # the file of an exported graph is checked when it is loaded
         return spec
     loading = {name: spec[name] for name in ("revision", "trust_remote_code")}
     today = DenseTeacher(spec["model"], query_prompt="", corpus_prompt="", **loading)

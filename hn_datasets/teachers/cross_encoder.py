@@ -17,7 +17,7 @@ from sentence_transformers.util import fullname
 
 from hn_datasets.errors import ArgumentError, TeacherError, VectorError
 from hn_datasets.teachers.base import Floats, Role
-from hn_datasets.teachers.dense import commit_of, digest_model, sum_weights
+from hn_datasets.teachers.identity import commit_of, digest_model, sum_weights
 from hn_datasets.texts import DIGEST_BYTES, Digests, digest_of
 from hn_datasets.threads import is_forked
 

@@ -1,0 +1,133 @@
+"""SentenceTransformers as teachers need them: loaded, in a precision, with texts of a length."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+from hn_datasets.errors import ArgumentError, TeacherError
+from hn_datasets.teachers.graphs import describe_graph, graph_options
+
+NO_LENGTH = 10**9
+"""Tokenizers and static embeddings without a longest text have lengths above this, or infinity, which JSON lacks."""
+
+
+def load_model(
+    model: str | Path,
+    device: str | list[str] | None,
+    revision: str | None,
+    trust_remote_code: bool,
+    graph: dict[str, Any] | None = None,
+) -> SentenceTransformer:
+    """Load a SentenceTransformer on the first of the devices.
+
+    Args:
+        model: a name on the Hub, or a folder.
+        device: one, several, or what sentence-transformers chooses if None.
+        revision: branch, tag or commit on the Hub.
+        trust_remote_code: run code that comes with the model.
+        graph: loads an exported graph that ``describe_graph`` described.
+
+    Raises:
+        TeacherError: it cannot be loaded.
+    """
+    name = str(model)
+    first = device[0] if isinstance(device, list) else device
+    try:
+        return SentenceTransformer(
+            name,
+            device=first,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            **({} if graph is None else graph_options(graph)),
+        )
+    except Exception as error:  # a damaged file or the model's own code can raise anything
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        if "trust_remote_code" in str(error):
+            advice = "read that code, and pass trust_remote_code=True to run it"
+        elif graph is not None:
+            advice = f"install what the {graph['backend']} backend needs, or use the model with backend='torch'"
+        elif Path(name).exists():
+            advice = "check what is in that folder"
+        else:
+            advice = f"check the name, or download it once (`hf download {name}`) and set HF_HUB_OFFLINE=1"
+        raise TeacherError(
+            f"Could not load the teacher {name!r} as a SentenceTransformer, neither from a folder nor from the Hub "
+            f"({reason}); {advice}."
+        ) from error
+
+
+def with_precision(model: SentenceTransformer, precision: str, *, keep: bool) -> tuple[SentenceTransformer, str]:
+    """Return the model with its transformer in a precision, and the name of that precision."""
+    if graph := describe_graph(model):
+        if precision not in ("auto", graph["precision"]):
+            raise ArgumentError(
+                f"precision={precision!r} has no effect on a model with the {graph['backend']} backend, which computes "
+                f"in {graph['precision']}; choose it when the model is exported or loaded."
+            )
+        return model, graph["precision"]
+    parameters = list(model.parameters())
+    present = str(parameters[0].dtype).removeprefix("torch.") if parameters else "float32"
+    if precision == "auto":
+        # Word vectors are looked up, not multiplied: they would only be rounded.
+        wanted = present if keep or model.transformers_model is None else _fast_precision(model.device)
+    else:
+        wanted = precision
+    if wanted == present and (keep or wanted == "float32"):
+        return model, present
+    if not parameters:
+        raise ArgumentError(f"precision={precision!r} has no effect on a model without torch weights; leave it out.")
+    model = copy.deepcopy(model) if keep else model
+    for number, module in enumerate(model):
+        module.to(torch.float32 if number else getattr(torch, wanted))
+    if wanted != "float32":
+        model[0].register_forward_hook(_to_float32)
+    return model, wanted
+
+
+def _to_float32(_module: torch.nn.Module, _inputs: Any, features: dict[str, Any]) -> dict[str, Any]:
+    """Let pooling and normalising, which follow the transformer, work in float32."""
+    floats = {
+        key: value.float() for key, value in features.items() if torch.is_tensor(value) and value.is_floating_point()
+    }
+    return {**features, **floats}
+
+
+def _fast_precision(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    fast = device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return "bfloat16" if fast else "float32"
+
+
+def resolve_length(model: SentenceTransformer, given: int | None) -> int | None:
+    """Return how many tokens of a text count; None for a model that takes texts of any length."""
+    if given is None:
+        length = model.max_seq_length
+        return None if length is None or length >= NO_LENGTH else int(length)
+    attribute = getattr(type(model[0]), "max_seq_length", None)
+    if not hasattr(model[0], "max_seq_length") or (isinstance(attribute, property) and attribute.fset is None):
+        raise ArgumentError(f"max_seq_length has no effect on a {type(model[0]).__name__}; leave it out.")
+    return given
+
+
+def set_length(model: SentenceTransformer, length: int | None) -> None:
+    """Let a model cut texts after so many tokens; some refuse any number, even the one that they have."""
+    if model.max_seq_length != length:
+        model.max_seq_length = length
+
+
+def similarity_of(model: SentenceTransformer) -> str:
+    """Return ``"cosine"`` or ``"dot"``.
+
+    Raises:
+        ArgumentError: the model has another similarity.
+    """
+    name = str(model.similarity_fn_name)
+    if name not in ("cosine", "dot"):
+        raise ArgumentError(f"Expected a teacher with cosine or dot similarity, got {name!r}; set similarity_fn_name.")
+    return name
