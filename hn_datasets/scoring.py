@@ -161,6 +161,14 @@ class DenseScores:
         """Mean vector of the passages, shape ``[d]``, float64."""
         return self._scorer.mean_passage
 
+    def stored(self, ids: Ids) -> Floats:
+        """Return the vectors of passages of the corpus, shape ``[len(ids), d]``, float32."""
+        return self.exact.passages[ids]
+
+    def similarities(self, ids: Ids, others: Ids) -> Floats:
+        """Return the product of the vectors of each pair of passages, shape ``[len(ids)]``, float32."""
+        return dot_products(self.exact.passages, self.exact.passages, ids, others)
+
     def passage_vectors(self, texts: Sequence[str]) -> Floats:
         """Return the vectors of texts as passages, shape ``[len(texts), d]``, float32."""
         return self._scorer.store.vectors(self._scorer.encoder, "passage", list(texts))
