@@ -18,6 +18,7 @@ from hn_datasets.files import atomic_write, is_intact, write_checked
 from hn_datasets.products import dot_products
 from hn_datasets.quantized import LEVELS, MOST_LOST, multiplies_int8, rotate, round_to_int8, slack_of
 from hn_datasets.store import EmbeddingStore
+from hn_datasets.sums import column_sums, mean_vector
 from hn_datasets.teachers.base import Encoder, Exact, Floats, Ids, Ranker, Scorer, Teacher, Tile
 from hn_datasets.texts import Corpus, digest_of
 from hn_datasets.threads import is_forked
@@ -100,8 +101,7 @@ class DenseScorer:
     @cached_property
     def mean_passage(self) -> npt.NDArray[np.float64]:
         """Mean vector of the passages, shape ``[d]``, float64."""
-        total = sum(block.sum(axis=0, dtype=np.float64) for block in self._blocks())
-        return np.asarray(total / self.num_passages)
+        return mean_vector(column_sums(self.passages), self.num_passages)
 
     def _blocks(self) -> Iterator[Floats]:
         return (self.passages[start : start + BLOCK_ROWS] for start in range(0, self.num_passages, BLOCK_ROWS))

@@ -342,7 +342,11 @@ class PassageLists:
 
     def of(self, texts: Sequence[str]) -> Ragged:
         """Return the list of each text; an empty one for a text that is no key."""
-        return self._ids.take(find(self.digests, digest_texts(texts)))
+        return self.of_digests(digest_texts(texts))
+
+    def of_digests(self, digests: Digests) -> Ragged:
+        """Return the list of the text of each digest; an empty one for a text that is no key."""
+        return self._ids.take(find(self.digests, digests))
 
 
 class AnchorPositives(PassageLists):
