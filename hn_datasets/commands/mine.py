@@ -16,6 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hn_datasets.commands.cluster import (
+    cluster_options,
+    mine_on_cluster,
+    read_cluster,
+    show_seconds,
+    show_statistics,
+)
 from hn_datasets.commands.errors import one_line_errors, options_in_errors
 from hn_datasets.commands.guards import GUARD_FORMS, read_guards
 from hn_datasets.commands.sections import SectionedCommand, section_option
@@ -37,7 +44,6 @@ MODES = ("cross-sample", "intra-sample", "mean-rank", "agree")
 
 
 data_option, teacher_option, method_option, output_option = map(section_option, ("Data", "Teacher", "Method", "Output"))
-cluster_option = section_option("Cluster")
 
 
 @click.command("mine", cls=SectionedCommand)
@@ -86,18 +92,7 @@ cluster_option = section_option("Cluster")
 @method_option("--seed", type=int, help="Seed of everything that is drawn.")
 @method_option("--guard", "guards", multiple=True, help=f"Keep likely right answers out; repeatable: {GUARD_FORMS}.")
 @method_option("--index", metavar="INDEX", help="exact, auto, or inverted lists such as IVF4096,SQ8.  [default: exact]")
-@cluster_option(
-    "--engine", type=click.Choice(["local", "ray"]), default="local", help="Where it runs.  [default: local]"
-)
-@cluster_option(
-    "--ray-address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: auto, the one that runs here]"
-)
-@cluster_option(
-    "--workers", type=click.IntRange(min=1), help="Processes that encode and search.  [default: one per node]"
-)
-@cluster_option("--slices", type=click.IntRange(min=1), help="Pieces of the corpus.  [default: as many as workers]")
-@cluster_option("--gpus-per-worker", type=click.FloatRange(min=0), help="GPUs of each worker.  [default: 0]")
-@cluster_option("--on-error", type=click.Choice(["error", "skip"]), help="Texts that fail.  [default: error]")
+@cluster_options
 @output_option("--output", required=True, help="Folder for the mined dataset; with --engine ray on any fsspec path.")
 @output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
 @output_option("--plan", is_flag=True, help="Only estimate what it will take: minutes, disk and memory per stage.")
@@ -130,10 +125,8 @@ def mine_command(
     from hn_datasets.commands.teachers import choose_teacher
     from hn_datasets.sources import check_output, write_mined
 
-    folder, cluster = Path(output), {name: options.pop(name) for name in _CLUSTER}
+    folder, cluster = Path(output), read_cluster(engine, num_proc, options)
     if engine == "local":
-        if given := [name for name, value in cluster.items() if value is not None]:
-            raise click.UsageError(f"Option '--{given[0].replace('_', '-')}' needs '--engine ray'.")
         check_output(folder, overwrite=overwrite)
     recipe, saved = None, None
     if config is not None:
@@ -146,10 +139,9 @@ def mine_command(
             return
         load_teacher = choose_teacher(saved, options)
         if engine == "ray":
-            if num_proc is not None or options["estimate"]:
-                raise click.UsageError("Options '--num-proc' and '--estimate' need '--engine local'.")
-            given = {name: value for name, value in cluster.items() if value is not None}
-            _mine_on_ray(source, recipe, load_teacher, output, overwrite, as_json, given, options)
+            choices = {**_choices(recipe, options), "guards": read_guards(options.pop("guards"), recipe)}
+            record = mine_on_cluster(source, load_teacher, choices, output, overwrite, cluster, options)
+            show_statistics(record, as_json=as_json)
             return
         mined, record = _mine(source, recipe, load_teacher, num_proc, options)
     record = write_mined(mined, record, folder, overwrite=overwrite)
@@ -160,63 +152,8 @@ def mine_command(
         if record.estimate is not None:
             click.echo(record.estimate.describe())
         _show_row(mined, record)
-    _show_seconds(record)
+    show_seconds(record)
     click.echo(f"Written: {_loading_code(folder, record)}", err=True)
-
-
-_CLUSTER = ("ray_address", "workers", "slices", "gpus_per_worker", "on_error")
-
-
-def _show_seconds(record: MiningRecord) -> None:
-    click.echo("Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.timings.items()), err=True)
-
-
-def _mine_on_ray(
-    source: str,
-    recipe: Recipe | None,
-    load_teacher: Callable[[], Teacher],
-    output: str,
-    overwrite: bool,
-    as_json: bool,
-    cluster: dict[str, Any],
-    options: dict[str, Any],
-) -> None:
-    """Mine on a Ray cluster, and print what came out."""
-    from hn_datasets.guards import describe_guards
-    from hn_datasets.ray_engine.cluster import load_ray
-    from hn_datasets.ray_engine.engine import mine_on_ray
-    from hn_datasets.ray_engine.files import resolve_names
-    from hn_datasets.recipe import Recipe
-
-    load_ray()  # before the teacher, which may be large
-    choices = _choices(recipe, options)
-    guards = read_guards(options.pop("guards"), recipe)
-    loading = {name: options.pop(name) for name in ("config_name", "split", "revision")}
-    given = [choices.pop(name, None) for name in ("anchor_column_name", "positive_column_name")]
-    anchor, positive = resolve_names(source, *given, **loading)
-    teacher = load_teacher()
-    names = {"anchor_column_name": anchor, "positive_column_name": positive}
-    wanted = Recipe(teacher=teacher.spec(), guards=describe_guards(guards), **names, **choices)
-    corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
-    address = cluster.pop("ray_address", "auto")
-    record = mine_on_ray(
-        source,
-        wanted,
-        output,
-        teacher=teacher,
-        guards=guards,
-        address=address,
-        overwrite=overwrite,
-        **loading,
-        **corpus,
-        **cluster,
-    )
-    if as_json:
-        click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
-    else:
-        click.echo(record.statistics.to_table(record.recipe.guard_names))
-    _show_seconds(record)
-    click.echo(f"Written: load_dataset({json.dumps(output)}, split={json.dumps(next(iter(record.rows)))})", err=True)
 
 
 def _loading_code(output: Path, record: MiningRecord) -> str:

@@ -367,11 +367,11 @@ class _Run:
             return
         references = [self.job_reference, self.ray.put(pieces)]
         count = assembler_count(len(left), len(self.workers))
-        assemblers = cluster.start_actors(self.ray, Assembler, count, 0, self.workers)
+        assemblers = cluster.start_actors(self.ray, Assembler, count, 0)
         counts = self._num_shards(parts)
 
         def submit(actor: Any, unit: tuple[Part, str]) -> Any:
-            return actor.mine.remote(references, unit[0], self.given.features, counts[unit[0].split])
+            return actor.mine.remote(references, self.workers, unit[0], self.given.features, counts[unit[0].split])
 
         sizes = [part.num_rows for part, _ in left]
         cluster.run_units(self.ray, assemblers, submit, left, label="Mining", sizes=sizes, unit="row")

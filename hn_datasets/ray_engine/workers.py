@@ -65,28 +65,26 @@ class Worker:
 
 
 class Assembler:
-    """Mines parts: it asks the workers for what only a search can tell, and looks up the rest itself.
+    """Mines parts: it asks the workers for what only a search can tell, and looks up the rest itself."""
 
-    Args:
-        workers: which have the pieces, each every ``len(workers)``-th.
-    """
-
-    def __init__(self, workers: Sequence[Any]) -> None:
+    def __init__(self) -> None:
         limit_threads(1)
-        self._workers = workers
         self._miner: SlicedMiner | None = None
 
-    def mine(self, references: Sequence[Any], part: Part, features: Any, num_shards: int) -> int:
+    def mine(
+        self, references: Sequence[Any], workers: Sequence[Any], part: Part, features: Any, num_shards: int
+    ) -> int:
         """Mine a part and write it; return how many of its rows the teachers could not score.
 
         Args:
             references: of the run and its pieces.
+            workers: which have the pieces, each every ``len(workers)``-th.
             part: the rows.
             features: types of their columns.
             num_shards: parts of the split.
         """
         if self._miner is None:
-            self._references = references
+            self._references, self._workers = references, workers
             job, self._pieces = load_ray().get(list(references))
             self._miner = SlicedMiner(job, self._pieces, self._ask)
         return self._miner.mine_part(part, features, num_shards)
