@@ -18,6 +18,7 @@ from hn_datasets.files import atomic_write, is_intact, write_checked
 from hn_datasets.products import dot_products
 from hn_datasets.quantized import LEVELS, MOST_LOST, multiplies_int8, rotate, round_to_int8, slack_of
 from hn_datasets.store import EmbeddingStore
+from hn_datasets.sums import column_sums, mean_vector
 from hn_datasets.teachers.base import NO_CROWD, Encoder, Exact, Floats, Ids, Ranker, Scorer, Teacher, Tile
 from hn_datasets.texts import Corpus, digest_of
 from hn_datasets.threads import is_forked
@@ -104,8 +105,7 @@ class DenseScorer:
     @cached_property
     def mean_passage(self) -> npt.NDArray[np.float64]:
         """Mean vector of the passages, shape ``[d]``, float64."""
-        total = sum(block.sum(axis=0, dtype=np.float64) for block in self._blocks())
-        return np.asarray(total / self.num_passages)
+        return mean_vector(column_sums(self.passages), self.num_passages)
 
     def _blocks(self) -> Iterator[Floats]:
         return (self.passages[start : start + BLOCK_ROWS] for start in range(0, self.num_passages, BLOCK_ROWS))
@@ -170,6 +170,14 @@ class DenseScores:
     def mean_passage(self) -> npt.NDArray[np.float64]:
         """Mean vector of the passages, shape ``[d]``, float64."""
         return self._scorer.mean_passage
+
+    def stored(self, ids: Ids) -> Floats:
+        """Return the vectors of passages of the corpus, shape ``[len(ids), d]``, float32."""
+        return self.exact.passages[ids]
+
+    def similarities(self, ids: Ids, others: Ids) -> Floats:
+        """Return the product of the vectors of each pair of passages, shape ``[len(ids)]``, float32."""
+        return dot_products(self.exact.passages, self.exact.passages, ids, others)
 
     def passage_vectors(self, texts: Sequence[str]) -> Floats:
         """Return the vectors of texts as passages, shape ``[len(texts), d]``, float32."""

@@ -44,6 +44,7 @@ class MiningStatistics:
             None where the column is missing or no row was mined.
         negatives_per_teacher: of an ensemble, how many negatives each teacher gave, by its name; else empty.
         guard_removals: how many passages each guard took out, in all rows; empty where there are no guards.
+        failed_texts: texts that made the teacher fail and were left out, with the rows that need them.
         diagnoses: one sentence for each sign of degenerate scores: what was found, and what to do.
     """
 
@@ -59,6 +60,7 @@ class MiningStatistics:
     positive_not_best: float | None
     negatives_per_teacher: dict[str, int] = field(default_factory=dict, hash=False)
     guard_removals: tuple[int, ...] = ()
+    failed_texts: int = 0
     diagnoses: tuple[str, ...] = ()
 
     @property
@@ -74,6 +76,8 @@ class MiningStatistics:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: numbers, strings, lists and None, never NaN."""
         data: dict[str, Any] = tuples_to_lists(asdict(self))
+        if not self.failed_texts:  # only a run that may go on has any
+            del data["failed_texts"]
         return data
 
     @classmethod
@@ -108,6 +112,8 @@ class MiningStatistics:
             )
         if self.skipped_rows:
             yield f"{self.skipped_rows:,} of them were skipped as empty."
+        if self.failed_texts:
+            yield f"{self.failed_texts:,} texts made the teacher fail and were left out, with the rows that need them."
         if (
             self.positive_not_best is not None and self.positive_not_best <= NOT_BEST_SHARE
         ):  # above, a diagnosis says it

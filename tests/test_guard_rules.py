@@ -20,7 +20,6 @@ from hn_datasets import (
     SimilarToPositive,
     TopK,
     TopKPercPos,
-    miner,
 )
 from hn_datasets.errors import ArgumentError, ColumnError, HNDatasetsError
 from hn_datasets.guards import guard_from_dict
@@ -143,7 +142,7 @@ def test_groups_depend_neither_on_processes_nor_on_blocks(world, build, monkeypa
     made = build(guards=(SameGroup("title"),), method=TopK())
     expected = brute_force(world)
     assert_mined(dataset.map(made, batched=True, num_proc=2, batch_size=9), expected)
-    monkeypatch.setattr(miner, "BLOCK_EXCLUDED", 100)
+    monkeypatch.setattr("hn_datasets.row_mining.BLOCK_EXCLUDED", 100)
     assert 1 <= made._block_rows < 10
     assert_mined(dataset.map(made, batched=True, load_from_cache_file=False), expected)
 

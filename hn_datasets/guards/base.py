@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,8 @@ from hn_datasets.methods import Method, RandomNegatives
 from hn_datasets.recipe import Recipe
 from hn_datasets.search import Nearness
 from hn_datasets.store import EmbeddingStore
-from hn_datasets.teachers.base import Encoder, Floats, Ids, Scores, Teacher
-from hn_datasets.texts import Corpus, PassageGroups, Ragged
+from hn_datasets.teachers.base import DenseScoresLike, Encoder, Floats, Ids, Scores, Teacher
+from hn_datasets.texts import AnyCorpus, AnyGroups, Ragged
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Rule:
             size = scores.num_passages
             refused |= np.isin(rows * size + passages, self.excluded.rows * size + self.excluded.values)
         if self.nearness is not None:
-            refused |= self.nearness.refuses(scores.exact.passages, rows, passages)
+            vectors = cast(DenseScoresLike, scores).stored(passages)
+            refused |= self.nearness.refuses(vectors, rows, np.arange(len(passages)))
         answer = np.zeros(ids.shape, dtype=bool)
         answer[there] = refused
         return answer
@@ -86,9 +87,9 @@ class Sources:
     """
 
     recipe: Recipe
-    corpus: Corpus
+    corpus: AnyCorpus
     store: EmbeddingStore
-    groups: Mapping[str, PassageGroups]
+    groups: Mapping[str, AnyGroups]
 
 
 class Sieve(Protocol):
@@ -171,7 +172,7 @@ class Guard:
         return cls(**settings)
 
 
-def same_texts(block: Block, corpus: Corpus) -> Ragged:
+def same_texts(block: Block, corpus: AnyCorpus) -> Ragged:
     """Return the ids of passages with the normalised text of the anchor or of one of its positives; always left out."""
     counts = np.array([1 + len(texts) for texts in block.positives], dtype=np.int64)
     texts = [text for anchor, own in zip(block.anchors, block.positives, strict=True) for text in (anchor, *own)]

@@ -90,6 +90,12 @@ class DenseScoresLike(Scores, Protocol):
 
     mean_passage: npt.NDArray[np.float64]
 
+    def stored(self, ids: Ids) -> Floats:
+        """Return the vectors of passages of the corpus, shape ``[len(ids), d]``, float32."""
+
+    def similarities(self, ids: Ids, others: Ids) -> Floats:
+        """Return the product of the vectors of each pair of passages, shape ``[len(ids)]``, float32."""
+
     def passage_vectors(self, texts: Sequence[str]) -> Floats:
         """Return the vectors of texts as passages, shape ``[len(texts), d]``, float32."""
 
