@@ -22,6 +22,7 @@ from hn_datasets import (
 )
 from hn_datasets.errors import ArgumentError, TeacherError, VectorError
 from hn_datasets.estimation.hiding import Trial, hide_positives, show_positives
+from hn_datasets.estimation.judging import CrossEncoderJudge, ask
 from hn_datasets.estimation.rates import estimate_rate
 from hn_datasets.texts import Ragged
 from tests.teachers import HashTeacher
@@ -43,13 +44,13 @@ def vectors(texts):
 
 
 def count_false(trial, percentage, num_negatives=3):
-    """Per anchor: hidden positives among its negatives, and negatives; by sorting all passages."""
+    """Per anchor hidden positives among its negatives and negatives, and all their scores; by sorting all passages."""
     known = {}
     for row in ROWS:
         known.setdefault(row["anchor"], set()).add(row["positive"])
     passages = sorted({row["positive"] for row in ROWS} | set(EXTRA))
     of_passage, of_anchor = vectors(passages), vectors(sorted(known))
-    false, counts = [], []
+    false, counts, found = [], [], []
     for anchor, shown in zip(trial.anchors, trial.shown, strict=True):
         scores = {text: float(np.float32(of_passage[text] @ of_anchor[anchor])) for text in passages}
         positive = scores[shown]
@@ -57,7 +58,8 @@ def count_false(trial, percentage, num_negatives=3):
         below.sort(key=lambda text: -scores[text])
         false.append(len(known[anchor] & set(below[:num_negatives])))
         counts.append(len(below[:num_negatives]))
-    return false, counts
+        found += [scores[text] for text in below[:num_negatives]]
+    return false, counts, found
 
 
 def test_every_rate_is_that_of_hidden_positives_that_come_back(miner, dataset):
@@ -67,7 +69,10 @@ def test_every_rate_is_that_of_hidden_positives_that_come_back(miner, dataset):
     assert sorted(trial.anchors) == sorted(f"question {number}" for number in range(NUM_ANCHORS) if number % 4)
     for number, point in zip(numbers, found.curve, strict=True):
         assert point.method == TopKPercPos(number)
-        assert point.rate == estimate_rate(*count_false(trial, number))
+        false, counts, scores = count_false(trial, number)
+        assert point.rate == estimate_rate(false, counts)
+        assert point.full_rows == counts.count(3) / len(counts)
+        assert point.mean_negative_score == pytest.approx(np.mean(scores), abs=1e-6)
     assert found.curve[-1].rate.num_false > 5, "the test shows nothing if none comes back"
     assert found.num_available == found.estimate.rate.num_anchors == 45
 
@@ -82,6 +87,22 @@ def test_the_loosest_setting_within_the_target_is_chosen(miner, dataset):
     within = [point for point in curve if point.pooled_rate <= target]
     assert found.method == within[-1].method and found.estimate.rate == within[-1].rate
     assert found.method.percentage < 1
+
+
+def test_settings_without_negatives_are_left_out(miner, dataset):
+    options = {"method": TopKAbs, "target_false_negative_rate": 0.9}
+    assert [point.method for point in calibrate(miner, dataset, settings=[-2, 0.4], **options).curve] == [TopKAbs(0.4)]
+    with pytest.raises(ArgumentError, match="got no negatives from any; raise the target"):
+        calibrate(miner, dataset, settings=[-3, -2], **options)
+
+
+def test_an_anchor_whose_own_positive_is_not_in_the_corpus_is_not_tried(miner, dataset):
+    rows = [{**row, "positive": "nowhere"} if row["anchor"] == "question 3" else row for row in ROWS]
+    trial = hide_positives(miner, Dataset.from_list(rows), num_anchors=2000, seed=3)
+    whole = hide_positives(miner, dataset, num_anchors=2000, seed=3)
+    shown = dict(zip(whole.anchors, whole.shown, strict=True))
+    del shown["question 3"]
+    assert dict(zip(trial.anchors, trial.shown, strict=True)) == shown and trial.num_available == len(shown)
 
 
 def test_one_positive_is_shown_and_its_row_comes_along(miner, dataset):
@@ -174,6 +195,18 @@ def test_a_judge_is_asked_once_for_each_negative_in_batches(miner, dataset):
     assert 0 < found.estimate.rate.rate <= 0.5 and answers
 
 
+def test_a_judge_gets_the_pairs_in_parts():
+    anchors, sizes = [str(number) for number in range(2500)], []
+
+    def judge(some, passages):
+        sizes.append(len(some))
+        return [int(anchor) / 2500 * (passage == anchor * 2) for anchor, passage in zip(some, passages, strict=True)]
+
+    assert ask(judge, anchors, [anchor * 2 for anchor in anchors]).tolist() == [n / 2500 for n in range(2500)]
+    assert sizes == [1024, 1024, 452]
+    assert ask(judge, [], []).shape == (0,)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     words = ["question", "answer", "filler", *map(str, range(200))]
@@ -193,6 +226,16 @@ def test_a_cross_encoder_calls_false_what_it_scores_like_the_positive(miner, dat
     assert found.source == "cross-encoder"
     assert found.rate == estimate_false_negatives(miner, dataset, judge=judge).rate and 0.1 < found.rate.rate < 0.9
     assert estimate_false_negatives(miner, dataset, cross_encoder=model) == found
+
+
+def test_what_scores_like_the_lowest_positive_is_a_right_answer(folder):
+    texts = [f"answer {number}" for number in range(20)]
+    scores = load_tiny_cross_encoder(folder).predict([("question 1", text) for text in texts])
+    low, high = np.argsort(scores)[[8, 15]]
+    judge = CrossEncoderJudge(folder, ["question 1"] * 2, [texts[high], texts[low]])
+    others = np.setdiff1d(np.arange(20), [low, high])
+    found = judge(["question 1"] * 18, [texts[place] for place in others])
+    assert found.tolist() == (scores[others] > scores[low]).tolist() and 0 < found.sum() < 18
 
 
 def test_cross_encoders_that_cannot_judge(miner, dataset, tmp_path):
