@@ -36,6 +36,9 @@ AUTO_PASSAGES = 500_000
 AUTO_LIST = 1000
 """Passages per list of ``"auto"``: with fewer, more time goes into going from list to list than into products."""
 
+LISTS_FACTOR = 1.3
+"""Seconds of the search through lists for a second of exact search."""
+
 FURTHER = 32
 """Passages looked at beyond the k best where some of them may be refused by a second ceiling."""
 
