@@ -36,6 +36,9 @@ AUTO_PASSAGES = 500_000
 AUTO_LIST = 1000
 """Passages per list of ``"auto"``: with fewer, more time goes into going from list to list than into products."""
 
+LISTS_FACTOR = 1.3
+"""Seconds of the search through lists for a second of exact search."""
+
 FURTHER = 32
 """Passages looked at beyond the k best where some of them may be refused by a second ceiling."""
 
@@ -163,7 +166,7 @@ def _search_lists(
     parts, own = [search.take(rows, search.k) for search in searches], anchors.of_rows(rows)
     exact = Exact(scores.exact.anchors[rows], scores.exact.passages)
     picks = [_Pick.of(search, own) for search in parts]
-    over_rows(lambda begin, end: _read(own, exact, lists, picks, stage.num_lists, begin, end), len(rows))
+    over_rows(lambda begin, end: _read(own, exact, lists, picks, stage, begin, end), len(rows))
     answers, done = [], np.ones(len(rows), dtype=bool)
     for search, pick in zip(parts, picks, strict=True):
         found, depths = _found(exact, search, pick)
@@ -177,12 +180,12 @@ def _read(
     exact: Exact,
     lists: InvertedLists,
     picks: Sequence[_Pick],
-    num_lists: int,
+    stage: Stage,
     begin: int,
     end: int,
 ) -> None:
     """Take some rows through their lists: first the nearest, which raises the bounds, then the others."""
-    nearest = lists.nearest(anchors.integers[begin:end], num_lists)
+    nearest = lists.nearest(anchors.integers[begin:end], stage.num_lists)
     for part in (nearest[:, :1], nearest[:, 1:]):
         order = np.argsort(part, axis=None, kind="stable")
         numbers, starts = np.unique(part.ravel()[order], return_index=True)
@@ -191,7 +194,7 @@ def _read(
             if lists.sizes[number]:
                 tile = multiply(anchors.integers[rows], lists.integers(number))
                 for pick in picks:
-                    _scan(tile, rows, lists.ids(number), exact, pick)
+                    _scan(tile, rows, lists.ids(number), exact, pick, stage.reach)
         for pick in picks:
             _finish(exact, pick, begin, end)
 
@@ -272,14 +275,19 @@ def _found(exact: Exact, search: Search, pick: _Pick) -> tuple[Found, Ids]:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _scan(tile: Any, rows: Any, passages: Any, exact: Exact, pick: _Pick) -> None:
-    """Collect the candidates of one list; the tile has a line for each of ``rows``, a column for each passage."""
+def _scan(tile: Any, rows: Any, passages: Any, exact: Exact, pick: _Pick, reach: int) -> None:
+    """Collect the candidates of one list; the tile has a line for each of ``rows``, a column for each passage.
+
+    A row with so many passages above its ceiling that its answer lies beyond the reach is left as it is.
+    """
     width, last = tile.shape[1], pick.sure.shape[1] - 1
     lanes = np.empty(LANES)
     for line in range(len(rows)):
         row, keys = rows[line], tile[line]
         low = _lowest(pick, row)
         for start in range(0, width, _CHUNK):
+            if pick.above[row] >= reach:
+                break
             if not _has_from(keys[start : start + _CHUNK], low):
                 continue
             for column in range(start, min(start + _CHUNK, width)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,43 @@ STAGE_FACTOR = 3
 
 SAMPLE_ANCHORS = 256
 SAMPLE_PASSAGES = 1 << 18
+
+TRAINING_ROUNDS = 10
+"""Rounds of FAISS's k-means."""
+
+CENTROID_PRODUCTS = 4e10
+"""Products a second with centroids, on two cores."""
+
+RANKED_PASSAGES = 8e6
+"""Passages ranked a second for one anchor of the sample."""
+
+
+@dataclass(frozen=True)
+class ListCosts:
+    """What it takes to make lists, estimated.
+
+    Attributes:
+        num_lists: how many there are.
+        seconds: on two cores.
+        disk_bytes: of the finished files.
+        memory_bytes: peak of anonymous memory.
+    """
+
+    num_lists: int
+    seconds: float
+    disk_bytes: int
+    memory_bytes: int
+
+
+def estimate_lists(index: str, num_passages: int, dimension: int) -> ListCosts:
+    """Estimate what making the lists of a corpus takes: training, filling, and measuring how they are searched."""
+    num_lists = _num_lists(index)
+    num_rows = _num_training_rows(num_passages, num_lists)
+    products = (TRAINING_ROUNDS * num_rows + num_passages) * num_lists * dimension
+    ranked = SAMPLE_ANCHORS * min(num_passages, SAMPLE_PASSAGES)
+    disk = num_passages * (dimension + 8) + 4 * num_lists * dimension  # 8-bit codes and 64-bit ids
+    memory = max(2 * 4 * num_rows * dimension, 2 * disk)  # FAISS doubles a list that is full
+    return ListCosts(num_lists, products / CENTROID_PRODUCTS + ranked / RANKED_PASSAGES, disk, memory)
 
 
 def open_lists(passages: Floats, index: str) -> tuple[InvertedLists, Corpus8]:
@@ -90,7 +127,7 @@ def check_size(index: str, num_passages: int) -> None:
     Raises:
         ArgumentError: there are more lists.
     """
-    num_lists = int(index.removeprefix("IVF").split(",")[0])
+    num_lists = _num_lists(index)
     if num_passages < num_lists:
         raise ArgumentError(
             f"Expected a corpus of at least {num_lists:,} passages for index={index!r}, got {num_passages:,}; name "
@@ -134,13 +171,21 @@ def _train(corpus8: Corpus8, index: str) -> Any:
     trained.cp.min_points_per_centroid = 1  # or FAISS prints a warning
     trained.by_residual = False
     # Passages stand in the order of their digests: the first ones are a sample, the same whatever the order of rows.
-    num_rows = min(num_passages, TRAINING_ROWS * trained.nlist, max(MOST_TRAINING_ROWS, trained.nlist))
+    num_rows = _num_training_rows(num_passages, trained.nlist)
     trained.train(np.concatenate(list(_blocks(corpus8, num_rows))))
     lowest = np.full(dimension, -(LEVELS + 0.5) * corpus8.unit, np.float32)
     faiss.copy_array_to_vector(
         np.concatenate([lowest, np.full(dimension, 255 * corpus8.unit, np.float32)]), trained.sq.trained
     )
     return trained
+
+
+def _num_lists(index: str) -> int:
+    return int(index.removeprefix("IVF").split(",")[0])
+
+
+def _num_training_rows(num_passages: int, num_lists: int) -> int:
+    return min(num_passages, TRAINING_ROWS * num_lists, max(MOST_TRAINING_ROWS, num_lists))
 
 
 def _blocks(corpus8: Corpus8, num_rows: int) -> Iterator[Floats]:

@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hn_datasets.approximate import LISTS_FACTOR, check_index, choose_index
 from hn_datasets.columns import AnyDataset, CorpusLike, iter_pairs, iter_passages, resolve_columns
+from hn_datasets.list_building import ListCosts, estimate_lists
 from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.quantized import multiplies_int8
 from hn_datasets.recipe import OnEmpty
@@ -91,13 +93,16 @@ def plan_mining(
     anchor_column_name: str | None = None,
     positive_column_name: str | None = None,
     on_empty: OnEmpty = "error",
+    index: str | None = None,
     store: EmbeddingStore | None = None,
 ) -> Plan:
     """Estimate what ``HardNegativeMiner.from_dataset`` and ``map`` will take with the same arguments.
 
     Encoding is timed on 64 of the missing texts, spread over their lengths, and scaled by characters; the search on up
     to 256 anchors and 4,096 passages, of random vectors of the teacher's dimension or by BM25 on the real texts, and
-    scaled by their product. Only the collected corpus is kept, which the run itself then finds.
+    scaled by their product. Making inverted lists is estimated from their number, and the search through them from that
+    of all passages, for how many lists are read depends on the vectors. Only the collected corpus is kept, which the
+    run itself then finds.
 
     Args:
         dataset: what is to be mined.
@@ -107,13 +112,17 @@ def plan_mining(
         anchor_column_name: a column of strings; the first text column if None.
         positive_column_name: the next text column if None.
         on_empty: "error", or "skip" rows without a text.
+        index: "exact", "auto", or inverted lists such as ``"IVF4096,SQ8"``.
         store: where vectors are kept; that of the environment if None.
 
     Raises:
         ColumnError: a column is missing or holds no text.
         TextError: a text is None, empty or white space.
         TeacherError: the teacher cannot be loaded.
+        ArgumentError: the index has no effect on the teacher, needs faiss, which is missing, or has more lists than
+            there are passages.
     """
+    check_index(index, teacher)
     store = store or EmbeddingStore()
     names = resolve_columns(dataset, anchor_column_name, positive_column_name)
     pairs = list(iter_pairs(dataset, *names, on_empty))
@@ -121,6 +130,7 @@ def plan_mining(
     start = time.perf_counter()
     passages = Corpus.build([*(block.positives for block in pairs), *extra], store.derived / "corpora")
     collected = Stage("collect", f"{len(passages):,} distinct passages", time.perf_counter() - start, 0)
+    lists = choose_index(index, len(passages))
     anchors = pa.chunked_array([block.anchors for block in pairs])
     stages = [collected]
     for name, member in list_members(teacher):
@@ -128,7 +138,12 @@ def plan_mining(
             stage if name is None else replace(stage, work=f"{name}: {stage.work}")
             for stage in _plan_teacher(member, store, anchors, passages)
         ]
-    return Plan(tuple(stages), _memory(len(anchors), len(passages)), tuple(_advise(stages)))
+    memory = _memory(len(anchors), len(passages))
+    if lists is None or not isinstance(teacher, Encoder):
+        return Plan(tuple(stages), memory, tuple(_advise(stages)))
+    costs = estimate_lists(lists, len(passages), teacher.dimension)
+    changed = [_through_lists(stage, costs) for stage in stages]
+    return Plan(tuple(changed), memory + costs.memory_bytes, tuple(_advise(changed, stages)))
 
 
 def _plan_teacher(
@@ -152,6 +167,17 @@ def _plan_index(num_passages: int, dimension: int) -> Stage:
     return Stage(
         "index", "vectors of the corpus in one file, and as 8-bit integers in another", seconds, 5 * components
     )
+
+
+def _through_lists(stage: Stage, costs: ListCosts) -> Stage:
+    """Return a stage of exact search as it is with inverted lists."""
+    if stage.name == "index":
+        work = f"{stage.work}, and {costs.num_lists:,} inverted lists"
+        return Stage(stage.name, work, stage.seconds + costs.seconds, stage.disk_bytes + costs.disk_bytes)
+    if stage.name == "search":
+        work = f"{stage.work}, through inverted lists"
+        return replace(stage, work=work, seconds=stage.seconds * LISTS_FACTOR)
+    return stage
 
 
 def _plan_encoding(teacher: Encoder, store: EmbeddingStore, texts: dict[Role, pa.ChunkedArray]) -> Stage:
@@ -227,7 +253,15 @@ def _memory(num_anchors: int, num_passages: int) -> int:
     return 250_000_000 + 100 * (num_anchors + num_passages)
 
 
-def _advise(stages: list[Stage]) -> Iterator[str]:
+def _advise(stages: list[Stage], exact: list[Stage] | None = None) -> Iterator[str]:
+    """Yield what would make it faster, and whether exact search would, where the stages are those of another one."""
+    if exact is not None:
+        given, without = (sum(stage.seconds for stage in some) for some in (stages, exact))
+        if without < given:
+            yield (
+                f"Exact search would take {_duration(without)} in all: for so many anchors leave out --index, unless "
+                "you mine this corpus again and again."
+            )
     slowest = max(stages, key=lambda stage: stage.seconds)
     if slowest.seconds < 60:
         return

@@ -293,6 +293,9 @@ def test_on_the_command_line(tmp_path):
     done = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert Recipe.from_json((output / "recipe.json").read_text()).index == "IVF4,SQ8"
+    plan = [*arguments[:-1], tmp_path / "planned", "--plan"]
+    done = CliRunner().invoke(main, [str(argument) for argument in plan], catch_exceptions=False)
+    assert "4 inverted lists" in done.stdout
     assert json.loads((output / "mining.json").read_text())["recipe"]["index"] == "IVF4,SQ8"
     again = [*arguments[:-1], tmp_path / "again", "--config", output / "recipe.json", "--index", "exact"]
     done = CliRunner().invoke(main, [str(argument) for argument in again], catch_exceptions=False)

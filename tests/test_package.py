@@ -25,6 +25,7 @@ ORDER = [
     "teachers.cross_encoder",
     "teachers.bm25_index", "teachers.bm25_pieces", "teachers.bm25", "teachers.named", "teachers.ensemble",
     "teachers.loading", "teachers",
+    "vector_space",
     "store", "finished", "products", "quantized", "sums", "scoring", "search", "inverted_lists", "list_building",
     "approximate", "sampling", "collecting",
     "guards.base", "guards.similar", "guards.groups", "guards.held_out", "guards.near_duplicate",

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from hn_datasets import BM25Teacher, HardNegativeMiner
 from hn_datasets.cli import main
-from hn_datasets.errors import ColumnError
+from hn_datasets.errors import ArgumentError, ColumnError
 from hn_datasets.planning import SAMPLE_TEXTS, plan_mining
 from hn_datasets.store import EmbeddingStore
 from tests.mined import PAIRS
@@ -76,6 +76,38 @@ def test_bm25_has_no_vectors(tmp_path):
     plan = plan_mining(DATASET, teacher=BM25Teacher(), store=EmbeddingStore(tmp_path / "store"))
     assert list(stages_of(plan)) == ["collect", "index", "search"]
     assert stages_of(plan)["index"].seconds > 0
+
+
+def test_inverted_lists_are_part_of_the_plan(tmp_path):
+    """What they add on disk is what they add when they are made; a short search is not worth making them."""
+    store = EmbeddingStore(tmp_path / "store")
+    rows = Dataset.from_list([{"query": f"question {n}", "answer": f"answer {n}"} for n in range(2000)])
+    exact = plan_mining(rows, teacher=HashTeacher(), store=store)
+    plan = plan_mining(rows, teacher=HashTeacher(), index="IVF16,SQ8", store=store)
+    assert stages_of(plan)["index"].work.endswith(", and 16 inverted lists")
+    assert stages_of(plan)["search"].work == "2,000 anchors x 2,000 passages, through inverted lists"
+    assert stages_of(plan)["index"].seconds > stages_of(exact)["index"].seconds
+    assert plan.memory_bytes > exact.memory_bytes
+    assert any("leave out --index" in line for line in plan.advice) and not exact.advice
+    HardNegativeMiner.from_dataset(rows, teacher=HashTeacher(), index="IVF16,SQ8", num_negatives=2, store=store)
+    (lists,) = store.derived.rglob("*.faiss")
+    added = stages_of(plan)["index"].disk_bytes - stages_of(exact)["index"].disk_bytes
+    assert added == pytest.approx(lists.stat().st_size, rel=0.05)
+
+
+def test_auto_is_planned_as_it_is_mined(tmp_path):
+    store = EmbeddingStore(tmp_path / "store")
+    plan = plan_mining(DATASET, teacher=HashTeacher(), index="auto", store=store)
+    assert stages_of(plan)["search"].work == "33 anchors x 32 passages"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "index", "message"),
+    [(BM25Teacher(), "auto", "single teacher with vectors"), (HashTeacher(), "IVF64,SQ8", "at least 64 passages")],
+)
+def test_an_index_that_mining_would_refuse_is_not_planned(tmp_path, teacher, index, message):
+    with pytest.raises(ArgumentError, match=message):
+        plan_mining(DATASET, teacher=teacher, index=index, store=EmbeddingStore(tmp_path / "store"))
 
 
 def test_wrong_columns_are_named_first(tmp_path):

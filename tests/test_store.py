@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 
 from hn_datasets.errors import ArgumentError, DamagedShardWarning, StoreError, VectorError
-from hn_datasets.store import EmbeddingStore, VectorSpace, check_vectors
+from hn_datasets.store import EmbeddingStore, check_vectors
 from hn_datasets.teachers.dense import DenseTeacher
 from hn_datasets.texts import Corpus, digest_texts
+from hn_datasets.vector_space import VectorSpace
 from tests.teachers import HashTeacher
 
 TEXTS = [f"text number {number}" for number in range(300)]

@@ -182,7 +182,7 @@ def _plan(source: str, recipe: Recipe | None, load_teacher: Callable[[], Teacher
 
     choices = _choices(recipe, options)
     dataset = load_source(source, **{name: options.pop(name) for name in ("config_name", "split", "revision")})
-    names = ("anchor_column_name", "positive_column_name", "on_empty")
+    names = ("anchor_column_name", "positive_column_name", "on_empty", "index")
     given = {name: choices[name] for name in names if name in choices}
     corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
     return plan_mining(dataset, teacher=load_teacher(), **given, **corpus)
