@@ -44,7 +44,8 @@ ORDER = [
     "ray_engine.job", "ray_engine.files", "ray_engine.ranges", "ray_engine.reading", "ray_engine.encoding",
     "ray_engine.locating", "ray_engine.sliced", "ray_engine.indexing", "ray_engine.searching", "ray_engine.output",
     "ray_engine.mining", "ray_engine.cluster", "ray_engine.workers", "ray_engine.engine", "ray_engine", "demo",
-    "commands.errors", "commands.sections", "commands.cluster", "commands.guards", "commands.demo", "commands.teachers", "commands.mine",
+    "commands.errors", "commands.sections", "commands.cluster", "commands.guards", "commands.demo",
+    "commands.teachers", "commands.mine",
     "commands.survey", "commands.cache",
     "commands.publish", "commands.audit", "commands.compare", "commands.reproduce", "commands", "cli",
 ]  # fmt: skip
