@@ -140,7 +140,7 @@ def test_the_rows_are_those_of_brute_force_and_the_record_that_of_one_machine(cl
     assert record.statistics == local.statistics
     assert record.recipe == local.recipe
     assert MiningRecord.read(tmp_path / "mined").to_dict() == record.to_dict()
-    assert set(record.timings) == {"read", "collect", "encode", "index", "search", "write"}
+    assert set(record.timings) == {"start", "read", "collect", "encode", "index", "search", "write"}
     names = sorted(path.name for path in (tmp_path / "mined" / "data").iterdir())
     assert names == [f"train-{number:05d}-of-00003.parquet" for number in range(3)]
 
@@ -293,6 +293,21 @@ def test_what_cannot_work_is_refused_before_anything_is_encoded(cluster, tmp_pat
     with pytest.raises(ArgumentError, match="holds something else"):
         mine_there(tmp_path / "other", HashTeacher(log=log))
     assert not log.exists()
+
+
+def test_a_ray_dataset_and_an_index_of_lists(cluster, tmp_path):
+    pytest.importorskip("faiss")
+    import ray.data
+
+    rows = ray.data.from_items(PAIRS.to_list(), override_num_blocks=3)
+    mined, _ = mine_there(tmp_path, HashTeacher(), pairs=rows, workers=1, slices=2, index="IVF8,SQ8", method=TopK())
+    assert mined["train"]["anchor"][:] == PAIRS["anchor"][:]
+    score, expected = score_by(HashTeacher()), oracle.mine(ROWS, PASSAGES, score_by(HashTeacher()), ("topk", None), 4)
+    hits = 0
+    for row, want in zip(mined["train"], expected, strict=True):
+        assert row["negative_scores"] == [score(row["anchor"], text) for text in row["negatives"]]
+        hits += len({*row["negatives"]} & {*want["negatives"]})
+    assert hits > 0.95 * 4 * len(ROWS)
 
 
 class OneNode:
