@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hn_datasets.inspection.reproduction import reproduce
     from hn_datasets.methods import RandomNegatives, TopK, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
     from hn_datasets.miner import HardNegativeMiner, mine_negatives
+    from hn_datasets.ray_engine.engine import mine_on_ray
     from hn_datasets.recipe import Recipe
     from hn_datasets.release.card_data import CardMetadata
     from hn_datasets.release.publishing import Release, publish
@@ -65,6 +66,7 @@ _MODULES = {
     "estimate_false_negatives": "estimation.calibration",
     "format_dataset": "formats",
     "mine_negatives": "miner",
+    "mine_on_ray": "ray_engine.engine",
     "publish": "release.publishing",
     "reproduce": "inspection.reproduction",
     "survey": "estimation.survey",
@@ -103,6 +105,7 @@ __all__ = [
     "estimate_false_negatives",
     "format_dataset",
     "mine_negatives",
+    "mine_on_ray",
     "publish",
     "reproduce",
     "survey",

@@ -1,6 +1,7 @@
 """The model of a run on a cluster: arithmetic that is checked by hand, and what has to hold for any numbers."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +56,21 @@ def test_more_workers_are_never_slower_and_no_memory_grows_with_the_corpus_per_p
     for before, after in zip(one.stages, twice.stages, strict=True):
         assert after.memory_bytes == pytest.approx(before.memory_bytes)
         assert after.hours >= before.hours
+
+
+def test_the_readme_has_what_the_model_says():
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    table = text.split("| passages | anchors | workers |")[1].split("\n\n")[0].splitlines()[2:]
+    rates = Rates(encoded_texts=1000, products=6e11, storage_bytes=5e9)
+    for line in table:
+        passages, anchors, workers, *cells = [cell.strip().replace(",", "") for cell in line.strip("|").split("|")]
+        plan = plan_cluster(Sizes(int(passages), int(anchors), 1024), rates, int(workers))
+        hours = [stages(plan)[name].hours for name in ("encode", "index", "search")]
+        disk = sum(stage.disk_bytes for stage in plan.stages) / 1e12
+        memory = max(stage.memory_bytes for stage in plan.stages) / 1e9
+        numbers = [f"{number:.1f} h" for number in (*hours, plan.hours)]
+        assert cells == [*numbers, f"{disk:.1f} TB", f"{memory:.1f} GB"]
+    assert len(table) == 3
 
 
 def test_the_command_plans_without_a_cluster_from_sizes_that_are_given(tmp_path):
