@@ -295,6 +295,7 @@ def test_what_cannot_work_is_refused_before_anything_is_encoded(cluster, tmp_pat
     assert not log.exists()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::DeprecationWarning:hn_datasets")
 def test_a_ray_dataset_and_an_index_of_lists(cluster, tmp_path):
     pytest.importorskip("faiss")
     import ray.data

@@ -156,8 +156,11 @@ def mine_on_ray(
         job = Job(recipe, ready, folder, folder / "ray" / key, _absolute(output), slices or count, shard_rows)
         claim_output(job.output, key, overwrite=overwrite)
         run = _Run(ray, job, given, chosen, on_error)
-        run.start(count, gpus_per_worker, cluster.threads_of(nodes, count))
-        return run.mine(key)
+        try:
+            run.start(count, gpus_per_worker, cluster.threads_of(nodes, count))
+            return run.mine(key)
+        finally:
+            run.stop()
 
 
 def given_keys(given: Given) -> list[str]:
@@ -214,6 +217,13 @@ class _Run:
         self.guards = guards
         self.on_error = on_error
         self.timings: dict[str, float] = {}
+        self.workers: list[Any] = []
+        self.assemblers: list[Any] = []
+
+    def stop(self) -> None:
+        """End workers and assemblers, which would stay as long as anything refers to them."""
+        for actor in (*self.workers, *self.assemblers):
+            self.ray.kill(actor)
 
     def start(self, workers: int, gpus: float, threads: int) -> None:
         """Start workers and assemblers."""
