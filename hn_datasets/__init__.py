@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hn_datasets.inspection.reproduction import reproduce
     from hn_datasets.methods import RandomNegatives, TopK, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
     from hn_datasets.miner import HardNegativeMiner, mine_negatives
+    from hn_datasets.ray_engine.engine import mine_on_ray
     from hn_datasets.recipe import Recipe
     from hn_datasets.release.card_data import CardMetadata
     from hn_datasets.release.publishing import Release, publish
@@ -67,6 +68,7 @@ _MODULES = {
     "estimate_mined": "estimation.mined",
     "format_dataset": "formats",
     "mine_negatives": "miner",
+    "mine_on_ray": "ray_engine.engine",
     "publish": "release.publishing",
     "reproduce": "inspection.reproduction",
     "survey": "estimation.survey",
@@ -106,6 +108,7 @@ __all__ = [
     "estimate_mined",
     "format_dataset",
     "mine_negatives",
+    "mine_on_ray",
     "publish",
     "reproduce",
     "survey",

@@ -38,3 +38,34 @@ class HashTeacher:
         seeds = [int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") for text in texts]
         vectors = np.stack([np.random.default_rng(seed).standard_normal(self.dimension) for seed in seeds])
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+class NodeKiller(HashTeacher):
+    """Takes its node of a Ray cluster with it, once, when it is asked for vectors anywhere but on the head.
+
+    Args:
+        marker: a file that says that it has happened.
+        head: id of the node that is spared.
+    """
+
+    def __init__(self, marker, head, **options):
+        super().__init__(**options)
+        self.marker, self.head = str(marker), head
+
+    def encode(self, texts, role):
+        import ray
+
+        if ray.get_runtime_context().get_node_id() != self.head and not Path(self.marker).exists():
+            Path(self.marker).touch()
+            os.kill(os.getppid(), signal.SIGKILL)  # the parent of a worker is its node
+            signal.pause()
+        return super().encode(texts, role)
+
+
+class PickyTeacher(HashTeacher):
+    """Fails on texts with certain words."""
+
+    def encode(self, texts, role):
+        if any("no 77" in text or "no 1002" in text for text in texts):
+            raise ValueError("cannot read that")
+        return super().encode(texts, role)

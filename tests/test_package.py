@@ -47,9 +47,11 @@ ORDER = [
     "estimation.report", "estimation.survey", "estimation",
     "ray_engine.job", "ray_engine.files", "ray_engine.ranges", "ray_engine.reading", "ray_engine.encoding",
     "ray_engine.locating", "ray_engine.sliced", "ray_engine.indexing", "ray_engine.searching", "ray_engine.output",
-    "ray_engine.mining", "ray_engine.cluster", "ray_engine.workers", "ray_engine.engine", "ray_engine", "demo",
-    "commands.errors", "commands.sections", "commands.cluster", "commands.guards", "commands.demo", "commands.teachers",
-    "commands.mine", "commands.survey", "commands.cache",
+    "ray_engine.mining", "ray_engine.cluster", "ray_engine.workers", "ray_engine.engine",
+    "cluster_model", "ray_engine.planning", "ray_engine", "demo",
+    "commands.errors", "commands.sections", "commands.cluster", "commands.guards", "commands.demo",
+    "commands.teachers", "commands.mine",
+    "commands.survey", "commands.cache",
     "commands.publish", "commands.audit", "commands.compare", "commands.reproduce", "commands", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH = ["methods", "statistics", "formats", "readme", "estimation.results"]

@@ -13,6 +13,7 @@ import click
 from hn_datasets.commands.sections import section_option
 
 if TYPE_CHECKING:
+    from hn_datasets.cluster_model import ClusterPlan
     from hn_datasets.record import MiningRecord
     from hn_datasets.teachers.base import Teacher
 
@@ -25,7 +26,16 @@ _ARGUMENTS = {
 }
 """Each option with the argument of ``mine_on_ray`` that it is."""
 
+_ASSUMED = {
+    "plan_passages": "passages",
+    "plan_anchors": "anchors",
+    "plan_encoding": "encoding",
+    "plan_search": "search",
+}
+"""The same of what a plan is told."""
+
 cluster_option = section_option("Cluster")
+AT_LEAST_1 = click.IntRange(min=1)
 
 
 def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -34,14 +44,16 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
         [
             cluster_option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
             cluster_option(
-                "--ray-address", metavar="HOST:PORT", help="Of the cluster.  [default: the one started here]"
+                "--ray-address", metavar="HOST:PORT", help="Of the cluster.  [default: the one on this host]"
             ),
-            cluster_option("--workers", type=click.IntRange(min=1), help="Encode and search.  [default: one per node]"),
-            cluster_option("--slices", type=click.IntRange(min=1), help="Pieces of the corpus.  [default: --workers]"),
+            cluster_option("--workers", type=AT_LEAST_1, help="Encode and search.  [default: one per node]"),
+            cluster_option("--slices", type=AT_LEAST_1, help="Pieces of the corpus.  [default: --workers]"),
             cluster_option("--gpus-per-worker", type=click.FloatRange(min=0), help="GPUs of each.  [default: 0]"),
-            cluster_option(
-                "--on-error", type=click.Choice(["error", "skip"]), help="Texts that fail.  [default: error]"
-            ),
+            cluster_option("--on-error", type=click.Choice(["error", "skip"]), help="Failing texts.  [default: error]"),
+            cluster_option("--plan-passages", type=AT_LEAST_1, help="For --plan: distinct passages, not counted."),
+            cluster_option("--plan-anchors", type=AT_LEAST_1, help="For --plan: rows, not counted."),
+            cluster_option("--plan-encoding", type=float, help="For --plan: texts a second of a worker, not timed."),
+            cluster_option("--plan-search", type=float, help="For --plan: products a second of a worker, not timed."),
         ]
     ):
         command = option(command)
@@ -49,18 +61,18 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def read_cluster(engine: str, num_proc: int | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Take the options out, and return the arguments of ``mine_on_ray`` that were given.
+    """Take the options out, and return those that were given.
 
     Raises:
         UsageError: an option has no effect with this engine.
     """
-    taken = {option: options.pop(option) for option in _ARGUMENTS}
+    taken = {option: options.pop(option) for option in (*_ARGUMENTS, *_ASSUMED)}
     given = {option: value for option, value in taken.items() if value is not None}
     if engine == "local" and given:
         raise click.UsageError(f"Option '--{next(iter(given)).replace('_', '-')}' needs '--engine ray'.")
     if engine == "ray" and (num_proc is not None or options["estimate"]):
         raise click.UsageError("Options '--num-proc' and '--estimate' need '--engine local'.")
-    return {_ARGUMENTS[option]: value for option, value in given.items()}
+    return given
 
 
 def mine_on_cluster(
@@ -80,9 +92,11 @@ def mine_on_cluster(
         choices: fields of the recipe, with guards as objects.
         output: of the command.
         overwrite: replace what is there.
-        cluster: arguments of ``mine_on_ray``.
+        cluster: from ``read_cluster``.
         options: those that are left, about the data.
     """
+    if planned := [option for option in cluster if option in _ASSUMED]:
+        raise click.UsageError(f"Option '--{planned[0].replace('_', '-')}' needs '--plan'.")
     from hn_datasets.guards import describe_guards
     from hn_datasets.ray_engine.cluster import load_ray
     from hn_datasets.ray_engine.engine import mine_on_ray
@@ -102,10 +116,25 @@ def mine_on_cluster(
         **choices,
     )
     corpus = {name: options.pop(name) for name in ("corpus", "corpus_column_name")}
-    given = {"teacher": teacher, "guards": guards, "overwrite": overwrite, **loading, **corpus, **cluster}
+    settings = {_ARGUMENTS[option]: value for option, value in cluster.items()}
+    given = {"teacher": teacher, "guards": guards, "overwrite": overwrite, **loading, **corpus, **settings}
     record = mine_on_ray(source, recipe, output, **given)
     click.echo(f"Written: load_dataset({json.dumps(output)}, split={json.dumps(next(iter(record.rows)))})", err=True)
     return record
+
+
+def plan_cluster_mining(
+    source: str, teacher: Teacher, choices: dict[str, Any], cluster: dict[str, Any], options: dict[str, Any]
+) -> ClusterPlan:
+    """Return what mining on a cluster would take; arguments are those of ``mine_on_cluster``."""
+    from hn_datasets.ray_engine.planning import Assumed, plan_on_ray
+
+    names = ("anchor_column_name", "positive_column_name")
+    given = {name: choices[name] for name in names if choices.get(name) is not None}
+    given |= {name: options[name] for name in ("corpus", "config_name", "split", "revision")}
+    given |= {name: cluster[name] for name in ("workers", "slices") if name in cluster}
+    assumed = Assumed(**{_ASSUMED[option]: value for option, value in cluster.items() if option in _ASSUMED})
+    return plan_on_ray(source, teacher, assumed=assumed, **given)
 
 
 def show_statistics(record: MiningRecord, *, as_json: bool) -> None:

@@ -19,6 +19,7 @@ import click
 from hn_datasets.commands.cluster import (
     cluster_options,
     mine_on_cluster,
+    plan_cluster_mining,
     read_cluster,
     show_seconds,
     show_statistics,
@@ -32,6 +33,7 @@ from hn_datasets.methods import METHODS, Method, method_from_dict, method_from_n
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+    from hn_datasets.cluster_model import ClusterPlan
     from hn_datasets.planning import Plan
     from hn_datasets.recipe import Recipe
     from hn_datasets.record import MiningRecord
@@ -134,7 +136,12 @@ def mine_command(
         recipe, saved = _read_recipe(config, with_teacher=not options["teacher"], trust_remote_code=trust)
     with options_in_errors():
         if plan:
-            costs = _plan(source, recipe, choose_teacher(saved, options), options)
+            load_teacher = choose_teacher(saved, options)
+            costs: Plan | ClusterPlan
+            if engine == "ray":
+                costs = plan_cluster_mining(source, load_teacher(), _choices(recipe, options), cluster, options)
+            else:
+                costs = _plan(source, recipe, load_teacher, options)
             click.echo(json.dumps(costs.to_dict()) if as_json else costs.to_table())
             return
         load_teacher = choose_teacher(saved, options)

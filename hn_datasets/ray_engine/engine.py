@@ -19,7 +19,14 @@ from hn_datasets.guards import Guard, guard_from_dict
 from hn_datasets.preparing import check_guards, warn_of_short_rows, warn_of_weak_teacher
 from hn_datasets.ray_engine import cluster, indexing
 from hn_datasets.ray_engine.encoding import Chunk, Failure, adopt_vectors, encode_chunk, encoder_of
-from hn_datasets.ray_engine.files import SourceFile, file_keys, find_features, list_files, write_given
+from hn_datasets.ray_engine.files import (
+    SourceFile,
+    file_keys,
+    find_features,
+    list_files,
+    write_given,
+    write_ray_dataset,
+)
 from hn_datasets.ray_engine.job import Job, OnError, Part, Pieces
 from hn_datasets.ray_engine.locating import Places, find_in_corpus, find_in_rows
 from hn_datasets.ray_engine.output import claim_output, exists, finish_output, shard_path, summarise, write_text
@@ -69,7 +76,7 @@ class Given:
 
 
 def mine_on_ray(
-    source: str | Path | Dataset | DatasetDict,
+    source: Any,
     recipe: Recipe,
     output: str | Path,
     *,
@@ -97,7 +104,8 @@ def mine_on_ray(
     whatever else is in its batch.
 
     Args:
-        source: a Hub id, a folder, or Parquet, JSON Lines or CSV files on any fsspec path; or a dataset.
+        source: a Hub id, a folder, or Parquet, JSON Lines or CSV files on any fsspec path; a Ray Dataset; or a Dataset
+            or DatasetDict.
         recipe: every choice that decides the result.
         output: folder of the mined dataset, on any fsspec path.
         teacher: of the recipe; loaded from it if None.
@@ -148,8 +156,11 @@ def mine_on_ray(
         job = Job(recipe, ready, folder, folder / "ray" / key, _absolute(output), slices or count, shard_rows)
         claim_output(job.output, key, overwrite=overwrite)
         run = _Run(ray, job, given, chosen, on_error)
-        run.start(count, gpus_per_worker, cluster.threads_of(nodes, count))
-        return run.mine(key)
+        try:
+            run.start(count, gpus_per_worker, cluster.threads_of(nodes, count))
+            return run.mine(key)
+        finally:
+            run.stop()
 
 
 def given_keys(given: Given) -> list[str]:
@@ -170,6 +181,8 @@ def _look_at(
     described: dict[str, Any] = {}
     if isinstance(source, (Dataset, DatasetDict)):
         rows = write_given(source, folder / "ray" / "given")
+    elif hasattr(source, "write_parquet"):
+        rows = write_ray_dataset(source, folder / "ray" / "given")
     else:
         rows = list_files(str(source), **loading)
         described = describe_source(str(source), loading["config_name"], loading["split"], loading["revision"])
@@ -204,11 +217,22 @@ class _Run:
         self.guards = guards
         self.on_error = on_error
         self.timings: dict[str, float] = {}
+        self.workers: list[Any] = []
+        self.assemblers: list[Any] = []
+
+    def stop(self) -> None:
+        """End workers and assemblers, which would stay as long as anything refers to them."""
+        for actor in (*self.workers, *self.assemblers):
+            self.ray.kill(actor)
 
     def start(self, workers: int, gpus: float, threads: int) -> None:
-        """Start the workers."""
+        """Start workers and assemblers."""
+        begin = time.perf_counter()
         self.job_reference = self.ray.put(self.job)
         self.workers = cluster.start_actors(self.ray, Worker, workers, gpus, threads)
+        self.assemblers = cluster.start_actors(self.ray, Assembler, assembler_count(workers), 0)
+        self.ray.get([actor.wait.remote() for actor in (*self.workers, *self.assemblers)])
+        self.timings["start"] = time.perf_counter() - begin
 
     def mine(self, key: str) -> MiningRecord:
         """Run all stages, and return the record."""
@@ -366,15 +390,13 @@ class _Run:
         if not left:
             return
         references = [self.job_reference, self.ray.put(pieces)]
-        count = assembler_count(len(left), len(self.workers))
-        assemblers = cluster.start_actors(self.ray, Assembler, count, 0)
         counts = self._num_shards(parts)
 
         def submit(actor: Any, unit: tuple[Part, str]) -> Any:
             return actor.mine.remote(references, self.workers, unit[0], self.given.features, counts[unit[0].split])
 
         sizes = [part.num_rows for part, _ in left]
-        cluster.run_units(self.ray, assemblers, submit, left, label="Mining", sizes=sizes, unit="row")
+        cluster.run_units(self.ray, self.assemblers, submit, left, label="Mining", sizes=sizes, unit="row")
 
     def _num_shards(self, parts: Iterable[Part]) -> dict[str, int]:
         return {part.split: part.shard + 1 for part in parts}  # the last one of each split counts

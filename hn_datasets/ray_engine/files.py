@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,20 @@ def write_given(dataset: Dataset | DatasetDict, folder: Path) -> list[SourceFile
             temporary.replace(path)
         files.append(SourceFile(name, str(path), "parquet"))
     return files
+
+
+def write_ray_dataset(dataset: Any, folder: Path) -> list[SourceFile]:
+    """Write a Ray Dataset to the shared storage, block by block in its order; return its files.
+
+    Nothing tells whether another Ray Dataset is the same, so a run on one does not go on from the rows of an earlier
+    run; vectors are found again all the same.
+    """
+    from ray.data import DataContext  # noqa: PLC0415 - an extra
+
+    DataContext.get_current().execution_options.preserve_order = True
+    target = folder / f"ray-dataset-{secrets.token_hex(8)}"
+    dataset.write_parquet(str(target))
+    return [SourceFile("train", str(path), "parquet") for path in sorted(target.glob("*.parquet"))]
 
 
 def find_features(files: list[SourceFile]) -> Features:

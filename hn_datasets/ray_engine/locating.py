@@ -28,7 +28,7 @@ def find_in_rows(job: Job, part: Part, wanted: Collection[str]) -> Places:
     return places
 
 
-def find_in_corpus(file: SourceFile, features: Features, column: str, wanted: Collection[str]) -> Places:
+def find_in_corpus(_: Job, file: SourceFile, features: Features, column: str, wanted: Collection[str]) -> Places:
     """Return where texts first stand among the passages of a file."""
     places: Places = {}
     row = 0

@@ -79,8 +79,15 @@ class OpenPieces:
 
     def _index(self, number: int, scorer: DenseScorer) -> ApproximateIndex:
         if number not in self._indexes:
-            self._indexes[number] = ApproximateIndex(scorer, str(self.job.recipe.index))
+            index = index_of_piece(str(self.job.recipe.index), self.job.num_ranges)
+            self._indexes[number] = ApproximateIndex(scorer, index)
         return self._indexes[number]
+
+
+def index_of_piece(index: str, num_pieces: int) -> str:
+    """Return the index of one of so many pieces: its share of the lists of the whole corpus."""
+    lists, _, codes = index.partition(",")
+    return f"IVF{max(1, round(int(lists.removeprefix('IVF')) / num_pieces))},{codes}"
 
 
 def merge_found(parts: Sequence[Found], k: int) -> Found:

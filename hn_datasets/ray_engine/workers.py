@@ -26,6 +26,9 @@ class Worker:
         self._job: Job | None = None
         self._open: OpenPieces | None = None
 
+    def wait(self) -> None:
+        """Return when this process has started."""
+
     def run(self, job: Sequence[Any], function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a stage's function with the run, of which one copy is kept, so that a model is loaded once.
 
@@ -71,6 +74,9 @@ class Assembler:
         limit_threads(1)
         self._miner: SlicedMiner | None = None
 
+    def wait(self) -> None:
+        """Return when this process has started."""
+
     def mine(
         self, references: Sequence[Any], workers: Sequence[Any], part: Part, features: Any, num_shards: int
     ) -> int:
@@ -103,6 +109,6 @@ class Assembler:
         return [merge_found([answer[place] for answer in answers], search.k) for place, search in enumerate(searches)]
 
 
-def assembler_count(num_parts: int, workers: int) -> int:
+def assembler_count(workers: int) -> int:
     """Return how many assemblers keep the workers busy: their own part of the work is small."""
-    return max(1, min(num_parts, (workers + 1) // 2))
+    return (workers + 1) // 2
