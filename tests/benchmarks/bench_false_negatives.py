@@ -43,8 +43,8 @@ NUM_NEGATIVES, NUM_CHECKED = 4, 20
 ROUNDING = 1e-6
 """By how much two sums of the same products may differ."""
 SHARES = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8)
-BEST_SHARE, USUAL_PERCENTAGE = 0.3, 0.95
-RECOMMENDED, USUAL = f"naive + guard {BEST_SHARE}", f"perc {USUAL_PERCENTAGE:.0%}"
+BEST_SHARE, BEST_PERCENTAGE, USUAL_PERCENTAGE = 0.3, 1.0, 0.95
+RECOMMENDED, USUAL = f"perc {BEST_PERCENTAGE:.0%} + guard {BEST_SHARE}", f"perc {USUAL_PERCENTAGE:.0%}"
 
 STYLES = {
     "naive": ("#444444", "X", ""),
@@ -132,7 +132,7 @@ def check(rows: Rows, vectors: Vectors, mined: dict[str, list[list[str]]]) -> di
     chosen = np.random.default_rng(0).choice(len(rows.anchors), min(NUM_CHECKED, len(rows.anchors)), replace=False)
     place_of = {text: place for place, text in enumerate(rows.passages)}
     compared = equal = 0
-    for name, percentage, share in ((USUAL, USUAL_PERCENTAGE, None), (RECOMMENDED, None, BEST_SHARE)):
+    for name, percentage, share in ((USUAL, USUAL_PERCENTAGE, None), (RECOMMENDED, BEST_PERCENTAGE, BEST_SHARE)):
         for row in chosen.tolist():
             expected = mine_by_numpy(rows, vectors, row, NUM_NEGATIVES, percentage=percentage, share=share)
             found = vectors.passages[[place_of[text] for text in mined[name][row]]].astype(np.float64)
@@ -271,7 +271,7 @@ def main() -> None:
     means = over_all_sets(sets)
     show(sets, means)
     (best,) = (mean for mean in means if mean["name"] == RECOMMENDED)
-    print(f"\nTopK() with SimilarToPositive({BEST_SHARE}): ratio {best['ratio'] or float('nan'):.3f} over all sets")
+    print(f"\n{RECOMMENDED}: ratio {best['ratio'] or float('nan'):.3f} over all sets")
     protocol = {"num_negatives": NUM_NEGATIVES, "num_seeds": NUM_SEEDS, "num_queries": arguments.queries or "all"}
     points = {name: {**data, "points": [point.to_dict() for point in data["points"]]} for name, data in sets.items()}
     results = {"protocol": protocol, "recommended": RECOMMENDED, "sets": points, "over_all_sets": means}
