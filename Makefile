@@ -1,6 +1,7 @@
 # make demo   mine, check and stage a first release, on a machine that has Python 3.11, make and git
 # make test   run the tests; ARGS="tests/test_methods.py -x" goes to pytest
-# make lint types wheel-check bench clean
+# make bench  every speed benchmark and a table of what they are held to; ARGS="FOLDER_OF_SETS --store FOLDER"
+# make lint types wheel-check clean
 #
 # Every target sets up .venv for itself, and again only when pyproject.toml or constraints.txt has changed.
 
@@ -46,7 +47,7 @@ wheel-check: $(STAMP)dev
 	@$(BIN)/python .ci/check_wheel.py build/wheel
 
 bench: $(STAMP)test
-	@set -e; for file in tests/benchmarks/bench_*.py; do echo "$$file"; $(BIN)/python "$$file" $(ARGS); done
+	@$(BIN)/python tests/benchmarks/run_all.py $(ARGS)
 
 dev: $(STAMP)dev
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hn_datasets.estimation.calibration import calibrate, estimate_false_negatives
+    from hn_datasets.estimation.mined import estimate_mined
     from hn_datasets.estimation.report import Survey
     from hn_datasets.estimation.results import Calibration, FalseNegativeEstimate
     from hn_datasets.estimation.survey import survey
@@ -63,6 +64,7 @@ _MODULES = {
     "compare": "inspection.comparison",
     "compute_statistics": "statistics",
     "estimate_false_negatives": "estimation.calibration",
+    "estimate_mined": "estimation.mined",
     "format_dataset": "formats",
     "mine_negatives": "miner",
     "publish": "release.publishing",
@@ -101,6 +103,7 @@ __all__ = [
     "compare",
     "compute_statistics",
     "estimate_false_negatives",
+    "estimate_mined",
     "format_dataset",
     "mine_negatives",
     "publish",

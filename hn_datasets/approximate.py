@@ -301,7 +301,7 @@ def _scan(tile: Any, rows: Any, passages: Any, exact: Exact, pick: _Pick, reach:
                 pick.waiting[row, count], pick.values[row, count] = passage, value
                 pick.counts[row] = count + 1
                 if value < pick.safe[row] and value > pick.sure[row, last]:
-                    insert_value(pick.sure[row], value)
+                    insert_value(pick.sure, row, value)
                     low = _lowest(pick, row)
                 if count + 1 == WAITING:
                     _settle(exact, pick, row, lanes)
@@ -350,7 +350,7 @@ def _settle(exact: Exact, pick: _Pick, row: int, lanes: Any) -> None:
         if pick.values[row, place] < low:
             continue
         passage = pick.waiting[row, place]
-        score = dot(exact.anchors[row], exact.passages[passage], lanes)
+        score = dot(exact.anchors, row, exact.passages, passage, lanes)
         if score >= pick.ceilings[row]:
             pick.above[row] += 1
         else:

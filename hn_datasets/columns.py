@@ -108,7 +108,9 @@ def check_groups(dataset: AnyDataset, names: Sequence[str]) -> None:
         types = _column_types(split)
         for name in names:
             if name not in types:
-                raise ColumnError(f"Expected a column {name!r}, for SameGroup, the dataset has {_listed(types)}.")
+                raise ColumnError(
+                    f"Expected a column {name!r}, for SameGroup, the dataset has {_listed(types)}; name one of them."
+                )
             if pa.types.is_nested(types[name]) or pa.types.is_binary(types[name]):
                 raise ColumnError(
                     f"Expected strings, numbers or dates in column {name!r}, for SameGroup, got {types[name]}; name "
@@ -203,17 +205,27 @@ def iter_texts(dataset: AnyDataset, columns: Sequence[str] | None) -> Iterator[l
         ColumnError: a column is missing or holds no text, or there is no text column.
     """
     for split in splits_of(dataset).values():
-        types = _column_types(split)
-        texts = [name for name, kind in types.items() if _is_text(kind) or _is_text_list(kind)]
-        wrong = [name for name in columns if name not in texts] if columns is not None else []
-        if wrong or not texts:
-            named = f" in {', '.join(map(repr, wrong))}" if wrong else ""
-            raise ColumnError(f"Expected strings or lists of strings{named}, the dataset has {_listed(types)}.")
+        texts = check_texts(split, columns)
         for table in _iter_tables(split, list(columns) if columns is not None else texts):
             for column in table.columns:
                 values = _flat(column)
                 flat = values.flatten() if pa.types.is_nested(values.type) else values
                 yield flat.drop_null().to_pylist()
+
+
+def check_texts(dataset: Dataset | IterableDataset, columns: Sequence[str] | None) -> list[str]:
+    """Return the columns that hold strings or lists of strings.
+
+    Raises:
+        ColumnError: one of ``columns`` is none of them, or there are none at all.
+    """
+    types = _column_types(dataset)
+    texts = [name for name, kind in types.items() if _is_text(kind) or _is_text_list(kind)]
+    wrong = [name for name in columns if name not in texts] if columns is not None else []
+    if wrong or not texts:
+        named = f" in {', '.join(map(repr, wrong))}" if wrong else ""
+        raise ColumnError(f"Expected strings or lists of strings{named}, the dataset has {_listed(types)}.")
+    return texts
 
 
 def iter_passages(corpus: CorpusLike, column: str | None, on_empty: str) -> Iterator[pa.Array]:

@@ -51,7 +51,7 @@ def _mine(views: Views) -> Mined:
         return _mine_cross_sample(views)
     if mode == "agree":
         ranking, top = views.rank_with_top(0, others, recipe.method.skip + recipe.pool_size)
-        found = choose(ranking, recipe, views.seeds, passage_keys(views.sources.corpus))
+        found = choose(ranking, recipe, views.seeds, lambda ids: passage_keys(views.sources.corpus, ids))
         return _mined_by(views, 0, found, top, np.zeros_like(found.ids))
     ids, teachers, top = (_take_turns if mode == "intra-sample" else _fuse_ranks)(views)
     found, teachers = _sort_by(views.block(0).scores, ids, teachers)
@@ -66,14 +66,14 @@ def _mined_by(views: Views, member: int, found: Found, top: Floats, teachers: Id
 
 def _mine_cross_sample(views: Views) -> Mined:
     """Mine the rows of each teacher with it alone."""
-    recipe, keys = views.recipe, passage_keys(views.sources.corpus)
+    recipe = views.recipe
     members = choose_members(views.seeds, views.num_members)
     rows, parts = [], []
     for member in np.unique(members).tolist():
         rows.append(np.flatnonzero(members == member))
         own = views.take(rows[-1])
         ranking, top = own.rank_with_top(member, (), recipe.method.skip + recipe.pool_size)
-        found = choose(ranking, recipe, own.seeds, keys)
+        found = choose(ranking, recipe, own.seeds, lambda ids: passage_keys(views.sources.corpus, ids))
         parts.append(_mined_by(own, member, found, top, np.full_like(found.ids, member)))
     return _concatenate(parts, np.argsort(np.concatenate(rows)))
 

@@ -37,6 +37,10 @@ class DataSourceError(HNDatasetsError, ValueError):
     """A data source given on the command line cannot be read."""
 
 
+class ClusterError(HNDatasetsError, RuntimeError):
+    """A Ray cluster does not answer, or its nodes lack what the work needs."""
+
+
 class ReleaseError(HNDatasetsError, RuntimeError):
     """A release cannot be made: its version is taken, its data is unsound, or the Hub does not let it in."""
 

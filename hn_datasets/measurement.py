@@ -5,21 +5,42 @@ They take plain lists, so they measure other people's negatives too. All of them
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import evaluate
 import numpy as np
 from datasets import Features, List, Value
 
 from hn_datasets.errors import ColumnError
-from hn_datasets.estimation.rates import estimate_rate, jaccard
+from hn_datasets.estimation.rates import count_labelled, estimate_rate_of_rows, jaccard
 from hn_datasets.statistics import compute_statistics
-from hn_datasets.texts import normalise
 
-_DESCRIPTION = "Distribution of the scores of positives and mined hard negatives, with signs of degenerate scores."
-_INPUTS = """
+SCORES = Features({"positive_score": Value("float32"), "negative_scores": List(Value("float32"))})
+TEXTS = List(Value("string"))
+
+
+class _Measurement(evaluate.Measurement):  # type: ignore[misc]
+    """What all of them tell ``evaluate``: in one sentence what is measured, by which inputs, and their types."""
+
+    about: ClassVar[str]
+    inputs: ClassVar[str]
+    columns: ClassVar[Features]
+
+    def _info(self) -> evaluate.MeasurementInfo:
+        return evaluate.MeasurementInfo(
+            description=self.about, citation="", inputs_description=self.inputs, features=self.columns
+        )
+
+
+class HardNegativeStatistics(_Measurement):
+    """``compute_statistics`` on inputs that arrive as lists, all at once or by ``add`` and ``add_batch``.
+
+    Inputs wait in a file of evaluate's own cache until they are computed. It works offline.
+    """
+
+    about = "Distribution of the scores of positives and mined hard negatives, with signs of degenerate scores."
+    inputs = """
 Args:
     positive_score: one number for each row, the lowest score of the row's positives; NaN where it was skipped.
     negative_scores: one list of numbers for each row, the scores of its negatives.
@@ -31,21 +52,7 @@ Args:
 Returns:
     The dictionary of ``hn_datasets.statistics.MiningStatistics.to_dict``.
 """
-
-
-class HardNegativeStatistics(evaluate.Measurement):  # type: ignore[misc]
-    """``compute_statistics`` on inputs that arrive as lists, all at once or by ``add`` and ``add_batch``.
-
-    Inputs wait in a file of evaluate's own cache until they are computed. It works offline.
-    """
-
-    def _info(self) -> evaluate.MeasurementInfo:
-        return evaluate.MeasurementInfo(
-            description=_DESCRIPTION,
-            citation="",
-            inputs_description=_INPUTS,
-            features=Features({"positive_score": Value("float32"), "negative_scores": List(Value("float32"))}),
-        )
+    columns = SCORES
 
     def _compute(
         self,
@@ -73,17 +80,14 @@ class HardNegativeStatistics(evaluate.Measurement):  # type: ignore[misc]
         return compute_statistics(columns, num_negatives=num_negatives, num_bins=num_bins).to_dict()
 
 
-class NegativeHardness(evaluate.Measurement):  # type: ignore[misc]
+class NegativeHardness(_Measurement):
     """How close negatives are to their anchors, by scores of one model.
 
     Compare sets of negatives by the scores of the same model, and not by those that each was mined with.
     """
 
-    def _info(self) -> evaluate.MeasurementInfo:
-        return evaluate.MeasurementInfo(
-            description="Mean score of the negatives, and how far below the positive of their row they lie.",
-            citation="",
-            inputs_description="""
+    about = "Mean score of the negatives, and how far below the positive of their row they lie."
+    inputs = """
 Args:
     positive_score: one number for each row.
     negative_scores: one list of numbers for each row, the scores of its negatives.
@@ -94,9 +98,8 @@ Returns:
     margin: mean, over negatives, of the positive's score minus the negative's.
     above_positive: share of the negatives that score at least as high as the positive of their row.
     num_negatives: how many negatives there are; where there is none, the others are None.
-""",
-            features=Features({"positive_score": Value("float32"), "negative_scores": List(Value("float32"))}),
-        )
+"""
+    columns = SCORES
 
     def _compute(
         self, *, positive_score: Sequence[float], negative_scores: Sequence[Sequence[float]]
@@ -125,17 +128,14 @@ Returns:
         }
 
 
-class FalseNegativeRate(evaluate.Measurement):  # type: ignore[misc]
+class FalseNegativeRate(_Measurement):
     """Which share of the negatives are labelled as right answers, with an interval.
 
     Texts, or ids as strings, are the same where they differ only in case, white space or Unicode form (NFKC).
     """
 
-    def _info(self) -> evaluate.MeasurementInfo:
-        return evaluate.MeasurementInfo(
-            description="Share of negatives that relevance labels call right answers.",
-            citation="",
-            inputs_description="""
+    about = "Share of negatives that relevance labels call right answers."
+    inputs = """
 Args:
     anchor: one text for each row; rows of the same anchor count as one in the interval.
     negatives: one list of texts for each row.
@@ -144,11 +144,8 @@ Args:
 
 Returns:
     rate, low, high, confidence, num_anchors, num_negatives and num_false, as in ``hn_datasets.estimation.rates.Rate``.
-""",
-            features=Features(
-                {"anchor": Value("string"), "negatives": List(Value("string")), "relevant": List(Value("string"))}
-            ),
-        )
+"""
+    columns = Features({"anchor": Value("string"), "negatives": TEXTS, "relevant": TEXTS})
 
     def _compute(
         self,
@@ -163,23 +160,15 @@ Returns:
         Raises:
             ArgumentError: there is no negative, or ``confidence`` is out of range.
         """
-        false: Counter[str] = Counter()
-        counts: Counter[str] = Counter()
-        for name, row, labels in zip(anchor, negatives, relevant, strict=True):
-            right = {normalise(text) for text in labels}
-            false[name] += sum(normalise(text) in right for text in row)
-            counts[name] += len(row)
-        return estimate_rate([false[name] for name in counts], list(counts.values()), confidence).to_dict()
+        false = [count_labelled(row, labels) for row, labels in zip(negatives, relevant, strict=True)]
+        return estimate_rate_of_rows(anchor, false, [len(row) for row in negatives], confidence).to_dict()
 
 
-class NegativeOverlap(evaluate.Measurement):  # type: ignore[misc]
+class NegativeOverlap(_Measurement):
     """How many negatives two mined sets of the same rows have in common."""
 
-    def _info(self) -> evaluate.MeasurementInfo:
-        return evaluate.MeasurementInfo(
-            description="Jaccard index of two sets of (row, negative) pairs.",
-            citation="",
-            inputs_description="""
+    about = "Jaccard index of two sets of (row, negative) pairs."
+    inputs = """
 Args:
     first: one list of texts, or of ids as strings, for each row.
     second: one list for each row, the negatives of the same row in the other set.
@@ -188,9 +177,8 @@ Returns:
     jaccard: pairs of a row and a negative in both sets, as a share of those in any; None where there is no negative.
     same_rows: share of the rows with the same negatives in any order; None where there is no row.
     num_common, num_first, num_second: numbers of pairs.
-""",
-            features=Features({"first": List(Value("string")), "second": List(Value("string"))}),
-        )
+"""
+    columns = Features({"first": TEXTS, "second": TEXTS})
 
     def _compute(self, *, first: Sequence[Sequence[str]], second: Sequence[Sequence[str]]) -> dict[str, Any]:
         """Return the overlap."""

@@ -5,69 +5,40 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from hn_datasets.approximate import ApproximateIndex, check_index, choose_index
 from hn_datasets.collecting import Collected, collect_corpus, collect_dataset, iter_anchors
 from hn_datasets.columns import AnyDataset, CorpusLike, resolve_columns
-from hn_datasets.ensembling import mine_ensemble
-from hn_datasets.errors import ArgumentError, ShortRowsWarning, WeakTeacherWarning
+from hn_datasets.errors import ArgumentError
 from hn_datasets.finished import FinishedRows, digest_rows
-from hn_datasets.guards import Block, Guard, Sources, describe_guards, guard_from_dict
+from hn_datasets.guards import Guard, Sources, describe_guards, guard_from_dict
 from hn_datasets.methods import Method, TopKPercPos
 from hn_datasets.modes import members_of
-from hn_datasets.picking import Mined, find_candidates, mine_block, mined_schema, open_block
+from hn_datasets.picking import Mined, mined_schema
+from hn_datasets.preparing import check_guards, embed_texts, warn_of_short_rows, warn_of_weak_teacher
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
-from hn_datasets.rows import Rows, read_rows
+from hn_datasets.row_mining import RowMiner
+from hn_datasets.rows import Rows
 from hn_datasets.scoring import DenseScorer, open_scorer
 from hn_datasets.store import EmbeddingStore
-from hn_datasets.teachers.base import Encoder, Ids, Ranker, Scorer, Teacher
+from hn_datasets.teachers.base import Scorer, Teacher
 from hn_datasets.teachers.ensemble import EnsembleTeacher, list_members, named_errors
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
-from hn_datasets.texts import AnchorPositives, Corpus, PassageGroups, Ragged, digest_of, digest_texts
-
-BLOCK_ROWS = 2048
-"""Anchors searched at once: tiles of 2,048 x 4,096 scores were the fastest on two cores."""
-
-BLOCK_EXCLUDED = 1 << 22
-"""Passages that guards may list for the rows of a block, all together: 32 MiB of ids."""
-
-MINED_FEATURES = Features(
-    {
-        "negatives": List(Value("string")),
-        "negative_ids": List(Value("int64")),
-        "negative_scores": List(Value("float32")),
-        "positive_score": Value("float32"),
-        "ceiling": Value("float64"),
-        "top_score": Value("float32"),
-    }
-)
-"""The columns that mining adds."""
-
-GUARD_FEATURES = Features({"guard_removals": List(Value("int32"))})
-"""Added with guards: for each, how many passages it takes out; see ``picking.Mined``."""
-
-ENSEMBLE_FEATURES = Features({"negative_teachers": List(Value("string"))})
-"""Added by an ensemble: the teacher of each negative."""
-
-RELABEL_FEATURES = Features({"relabel_candidates": List(Value("string"))})
-"""Added on request: suspected positives, the best first."""
+from hn_datasets.texts import AnchorPositives, Corpus, PassageGroups, Ragged, digest_of, no_lists
 
 TeacherLike = str | Path | SentenceTransformer | Teacher
 
 
-class HardNegativeMiner:
+class HardNegativeMiner(RowMiner):
     """Adds hard negatives to batches of (anchor, positive) rows; made by ``from_dataset`` or ``from_corpus``.
 
     It travels to other processes, and into the fingerprint of ``map``, as its recipe and the paths of the files that
@@ -85,20 +56,13 @@ class HardNegativeMiner:
         self, recipe: Recipe, collected: Collected, store: EmbeddingStore, guards: Sequence[Guard] = ()
     ) -> None:
         self.recipe = replace(recipe, algorithm_version=ALGORITHM_VERSION)
-        self.corpus = corpus = collected.corpus
+        self.corpus: Corpus = collected.corpus
         self.store = store
         self.timings: dict[str, float] = {}
         self._positives = collected.positives
         self._groups = collected.groups
         self._guards = tuple(guards)
-        wanted = recipe.method.skip + recipe.pool_size
-        if len(corpus) <= wanted:
-            warnings.warn(
-                f"The corpus has {len(corpus):,} distinct passages, a row can need {wanted:,} besides its positives: "
-                "rows will come out short; add passages by corpus=..., or ask for fewer negatives.",
-                ShortRowsWarning,
-                stacklevel=3,
-            )
+        warn_of_short_rows(recipe, len(self.corpus), stacklevel=3)
 
     @classmethod
     def from_dataset(  # noqa: PLR0913 - everything that decides the result
@@ -181,7 +145,7 @@ class HardNegativeMiner:
         if corpus is None and corpus_column_name is not None:
             raise ArgumentError("corpus_column_name has no effect without a corpus; leave it out.")
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
-        _check_guards(guards, ready, draft.method)
+        check_guards(guards, ready, draft.method)
         check_index(index, ready)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
         columns = [name for guard in guards for name in guard.columns]
@@ -238,7 +202,7 @@ class HardNegativeMiner:
             index=index,
         )
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
-        _check_guards(guards, ready, draft.method)
+        check_guards(guards, ready, draft.method)
         check_index(index, ready)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
         columns = [name for guard in guards for name in guard.columns]
@@ -250,15 +214,9 @@ class HardNegativeMiner:
         miner._prepare(ready, iter(()))
         return miner
 
-    def features(self, features: Features) -> Features:
-        """Return the features of the mined dataset: those given, and the added columns."""
-        of_guards, of_teachers = GUARD_FEATURES if self._guards else {}, ENSEMBLE_FEATURES if self._names else {}
-        on_request = RELABEL_FEATURES if self.recipe.relabel_candidates else {}
-        return Features({**features, **MINED_FEATURES, **of_guards, **of_teachers, **on_request})
-
     def positives_of(self, anchors: Sequence[str]) -> Ragged:
         """Return the corpus ids of all positives that the miner knows of each anchor, beside those of a row itself."""
-        return self._positives.of(anchors) if self._positives is not None else _no_lists(len(anchors))
+        return self._positives.of(anchors) if self._positives is not None else no_lists(len(anchors))
 
     def with_method(self, method: Method, *, forget_positives: bool = False) -> HardNegativeMiner:
         """Return a miner with another method and everything else the same; nothing is embedded or indexed again.
@@ -292,46 +250,12 @@ class HardNegativeMiner:
             ColumnError: a column is missing or holds no text.
             TextError: a text is None, empty or white space, and ``on_empty`` is "error".
         """
-        return self._add_columns(batch, self._complete)
-
-    def mine_anew(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-        """Return what calling the miner returns, but search every row, also those that an earlier run has finished."""
-        return self._add_columns(batch, self._mine)
-
-    def _add_columns(self, batch: Mapping[str, Sequence[Any]], mine: Callable[[Rows], Mined]) -> dict[str, Any]:
-        rows = self._read(batch)
-        columns = self._columns([(block.kept, mine(block)) for block in rows.blocks(self._block_rows)], rows.num_rows)
-        if self.recipe.relabel_candidates:
-            columns["relabel_candidates"] = self._texts(self._candidates(rows))
-        return columns
-
-    def _candidates(self, rows: Rows) -> Ids:
-        """Return suspected positives as the one teacher, or the first of an ensemble, sees them."""
-        ids = np.full((rows.num_rows, self.recipe.num_negatives), -1, dtype=np.int64)
-        for part in rows.blocks(self._block_rows):
-            block = self._open(0, part, self.positives_of(part.anchors))
-            ids[part.kept] = find_candidates(block, self._guards, self.sources, self._index)
-        return ids
-
-    def blocks(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[Block]:
-        """Yield the rows of a batch, in blocks, with their positives scored; rows without a text are left out.
-
-        Raises:
-            ColumnError: a column is missing or holds no text.
-            TextError: a text is None, empty or white space, and ``on_empty`` is "error".
-        """
-        for rows in self._read(batch).blocks(self._block_rows):
-            yield self._open(0, rows, self.positives_of(rows.anchors))
+        return self._add_columns(self._read(batch), self._complete)
 
     @property
-    def guards(self) -> tuple[Guard, ...]:
-        """The guards of the recipe."""
-        return self._guards
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        """Names of the teachers of an ensemble; none for another teacher."""
-        return tuple(members_of(self.recipe.teacher))
+    def sources(self) -> Sources:
+        """Where guards look things up."""
+        return Sources(self.recipe, self.corpus, self.store, self._groups)
 
     @cached_property
     def _scorers(self) -> list[tuple[str | None, Scorer]]:
@@ -351,59 +275,22 @@ class HardNegativeMiner:
             return None
         return ApproximateIndex(scorer, self.recipe.index)
 
-    @property
-    def scorer(self) -> Scorer:
-        """The teacher with the corpus, or the first teacher of an ensemble."""
-        return self._scorers[0][1]
-
-    @property
-    def sources(self) -> Sources:
-        """Where guards look things up."""
-        return Sources(self.recipe, self.corpus, self.store, self._groups)
-
-    @cached_property
-    def _block_rows(self) -> int:
-        most = sum(guard.most_excluded(self.sources) for guard in self._guards)
-        return min(BLOCK_ROWS, max(1, BLOCK_EXCLUDED // max(1, most)))
-
     def _prepare(self, teacher: Teacher, anchors: Iterator[pa.Array]) -> None:
         """Embed or index the corpus and the anchors, so that workers and later calls only read."""
         self._teacher = teacher
         for guard in self._guards:
             guard.prepare(self.sources)
-        if isinstance(teacher, Ranker):
-            warnings.warn(
-                "BM25 is the only teacher: in NV-Retriever's comparison its negatives trained a student worse (0.5002) "
-                "than random ones (0.5248), dense teachers better (0.5494 to 0.5810); see arXiv 2407.15831.",
-                WeakTeacherWarning,
-                stacklevel=3,
-            )
-        members = list_members(teacher)
-        for name, member in members if len(members) > 1 else ():
-            if isinstance(member, Ranker):  # before anything is encoded: what it lacks shows now
-                with named_errors(name):
-                    open_scorer(member, self.corpus, self.store)
+        warn_of_weak_teacher(teacher, stacklevel=3)
+        seconds = embed_texts(teacher, self.corpus, anchors, self.store)
+        if seconds is not None:
+            self.timings["encode"] = seconds
         start = time.perf_counter()
-        encoders = [(name, member) for name, member in members if isinstance(member, Encoder)]
-        chunks = list(anchors) if encoders else []
-        for name, encoder in encoders:
-            with named_errors(name):
-                self.store.embed(encoder, "passage", self.corpus.column, self.corpus.digests)
-                if chunks:
-                    texts = pa.chunked_array(chunks)
-                    self.store.embed(encoder, "anchor", texts, digest_texts(texts.to_pylist()))
-        if encoders:
-            self.timings["encode"] = time.perf_counter() - start
-            start = time.perf_counter()
         _ = self._scorers, self._index
         self.timings["index"] = time.perf_counter() - start
 
-    def _read(self, batch: Mapping[str, Sequence[Any]]) -> Rows:
-        return read_rows(batch, self.recipe, [name for guard in self._guards for name in guard.columns])
-
     @cached_property
     def _finished(self) -> FinishedRows:
-        schema = mined_schema(self.recipe.num_negatives, len(self._guards), bool(self._names))
+        schema = mined_schema(self.recipe.num_negatives, len(self._guards), bool(members_of(self.recipe.teacher)))
         positives = self._positives.digest if self._positives is not None else ""
         groups = [f"{name} {found.digest}" for name, found in sorted(self._groups.items())]
         key = digest_of(self.recipe.to_json(), self.corpus.digest, positives, *groups, schema.to_string())
@@ -414,59 +301,6 @@ class HardNegativeMiner:
         digests = digest_rows(rows.anchors, rows.own, rows.columns)
         table = self._finished.complete(digests, lambda missing: self._mine(rows.take(missing)).to_table())
         return Mined.from_table(table)
-
-    def _mine(self, rows: Rows) -> Mined:
-        """Mine one block of rows."""
-        known = self.positives_of(rows.anchors)
-        if not self._names:
-            block = self._open(0, rows, known)
-            return mine_block(block, self.scorer, self._guards, self.sources, self._index)
-
-        def look(member: int, chosen: Ids) -> Block:
-            return self._open(member, rows.take(chosen), known.take(chosen))
-
-        return mine_ensemble(look, rows.anchors, self._guards, self.sources)
-
-    def _open(self, member: int, rows: Rows, known: Ragged) -> Block:
-        """Return rows as a teacher of an ensemble sees them, or as the one teacher does."""
-        name, scorer = self._scorers[member]
-        with named_errors(name):
-            return open_block(scorer.scores(rows.anchors), rows.anchors, rows.own, known, self.corpus, rows.columns)
-
-    def _columns(self, mined: list[tuple[Ids, Mined]], num_rows: int) -> dict[str, Any]:
-        """Return the columns; arrays carry their type into the dataset, also where all lists are empty."""
-        k = self.recipe.num_negatives
-        ids = np.full((num_rows, k), -1, dtype=np.int64)
-        scores = np.full((num_rows, k), np.nan, dtype=np.float32)
-        positive_scores, top_scores = (np.full(num_rows, np.nan, dtype=np.float32) for _ in range(2))
-        ceilings = np.full(num_rows, np.nan)
-        teachers = np.zeros((num_rows, k), dtype=np.int64)
-        removals = np.zeros((num_rows, len(self._guards)), dtype=np.int32)
-        for rows, part in mined:
-            ids[rows, : part.found.ids.shape[1]] = part.found.ids
-            scores[rows, : part.found.ids.shape[1]] = part.found.scores
-            positive_scores[rows], top_scores[rows] = part.positive_scores, part.top_scores
-            ceilings[rows], removals[rows] = part.ceilings, part.removals
-            if part.teachers is not None:
-                teachers[rows, : part.teachers.shape[1]] = part.teachers
-        return {
-            "negatives": self._texts(ids),
-            "negative_ids": _lists(ids, ids),
-            "negative_scores": _lists(scores, ids),
-            "positive_score": list(positive_scores),
-            "ceiling": list(ceilings),
-            "top_score": list(top_scores),
-            **({"guard_removals": list(removals)} if self._guards else {}),
-            **({"negative_teachers": _names_of(teachers, ids, self._names)} if self._names else {}),
-        }
-
-    def _texts(self, ids: Ids) -> list[Any]:
-        """Return the texts of passages as lists; -1 stands for none."""
-        counts = (ids >= 0).sum(axis=1).tolist()
-        texts = iter(self.corpus.texts(ids[ids >= 0]))
-        if not any(counts):  # lists that are all empty have no type of their own
-            return [np.empty(0, dtype=np.str_) for _ in counts]
-        return [[next(texts) for _ in range(count)] for count in counts]
 
     def __getstate__(self) -> dict[str, str | None]:
         """Return only strings: they hash alike in every process, and any process can open what they name."""
@@ -528,35 +362,3 @@ class MineNegatives:
 
 
 mine_negatives = MineNegatives()
-
-
-def _check_guards(guards: Sequence[Guard], teacher: Teacher, method: Method) -> None:
-    """Refuse what cannot work with this teacher or method."""
-    members = list_members(teacher)
-    for guard in guards:
-        guard.check(members[0][1], method)
-        if guard.sifts and len(members) > 1:
-            raise ArgumentError(
-                f"The guard {guard.name!r} looks at one teacher's ranking, got an ensemble; name one teacher, or leave "
-                "the guard out."
-            )
-
-
-def _lists(values: npt.NDArray[Any], ids: Ids) -> Any:
-    """Return values (``[n, k]``) as one array, which becomes a column at once, or as arrays where rows are short."""
-    counts = (ids >= 0).sum(axis=1)
-    if len(ids) and (counts == ids.shape[1]).all():
-        return values
-    return [row[:count] for row, count in zip(values, counts.tolist(), strict=True)]
-
-
-def _names_of(teachers: Ids, ids: Ids, names: tuple[str, ...]) -> list[Any]:
-    """Return the name of each negative's teacher, row by row; lists that are all empty have no type of their own."""
-    counts = (ids >= 0).sum(axis=1).tolist()
-    if not any(counts):
-        return [np.empty(0, dtype=np.str_) for _ in counts]
-    return [[names[teacher] for teacher in row[:count]] for row, count in zip(teachers, counts, strict=True)]
-
-
-def _no_lists(num_rows: int) -> Ragged:
-    return Ragged(np.zeros(num_rows + 1, dtype=np.int64), np.empty(0, dtype=np.int64))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hn_datasets.approximate import ApproximateIndex
 from hn_datasets.guards import Block, Guard, Rule, Sieve, Sources, merge, same_texts
 from hn_datasets.methods import RandomNegatives
 from hn_datasets.recipe import Recipe
@@ -18,7 +17,27 @@ from hn_datasets.sampling import choose, draw_uniformly, row_seeds, sort_by_scor
 from hn_datasets.search import Found, Search, k_best_below
 from hn_datasets.sifting import sift
 from hn_datasets.teachers.base import Floats, Ids, Scorer, Scores
-from hn_datasets.texts import Corpus, Ragged, digest_texts
+from hn_datasets.texts import AnyCorpus, Ragged, digest_texts
+
+
+class Index(Protocol):
+    """What is searched in the place of all scores, such as ``approximate.ApproximateIndex``."""
+
+    def k_best_below(self, scores: Scores, searches: Sequence[Search]) -> list[Found]:
+        """Answer several searches; see ``search.k_best_below``."""
+
+
+@runtime_checkable
+class SearchedElsewhere(Protocol):
+    """Scores that are searched where their passages are, as in other processes."""
+
+    def find(self, searches: Sequence[Search]) -> list[Found]:
+        """Answer several searches; see ``search.k_best_below``."""
+
+
+def find_best(scores: Scores, searches: Sequence[Search]) -> list[Found]:
+    """Answer several searches exactly; see ``search.k_best_below``."""
+    return scores.find(searches) if isinstance(scores, SearchedElsewhere) else k_best_below(scores, searches)
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,7 @@ def open_block(
     anchors: Sequence[str],
     own: Sequence[Sequence[str]],
     known: Ragged,
-    corpus: Corpus,
+    corpus: AnyCorpus,
     columns: Mapping[str, Sequence[Any]],
 ) -> Block:
     """Score the positives of some rows.
@@ -118,7 +137,7 @@ def mine_block(
     scorer: Scorer,
     guards: Sequence[Guard],
     sources: Sources,
-    index: ApproximateIndex | None = None,
+    index: Index | None = None,
 ) -> Mined:
     """Pick the negatives of every row of a block.
 
@@ -130,7 +149,7 @@ def mine_block(
         index: searched first; exact search if None.
     """
     recipe, corpus = sources.recipe, sources.corpus
-    find = k_best_below if index is None else index.k_best_below
+    find = find_best if index is None else index.k_best_below
     ceilings = recipe.method.ceiling(block.lowest)
     same = same_texts(block, corpus)
     rules = [guard.rule(block, sources) for guard in guards]
@@ -149,14 +168,14 @@ def mine_block(
         found, top, *rest = find(block.scores, searches)
         free = rest[0] if rest else found
         found = _sift(block, scorer, strict, found, sieves, recipe, removals)
-        found = choose(found, recipe, seeds, passage_keys(corpus))
+        found = choose(found, recipe, seeds, lambda ids: passage_keys(corpus, ids))
     for number, (rule, sieve) in enumerate(zip(rules, sieves, strict=True)):
         if sieve is None:
             removals[:, number] = rule.refuses(block.scores, free.ids).sum(axis=1)
     return Mined(found, block.positive_scores, ceilings, top_scores_of(top), removals)
 
 
-def _num_candidates(recipe: Recipe, sieves: Sequence[Sieve | None], corpus: Corpus) -> int:
+def _num_candidates(recipe: Recipe, sieves: Sequence[Sieve | None], corpus: AnyCorpus) -> int:
     """Return how many passages of each row the search has to find."""
     at_once = max([1, *(sieve.num_candidates for sieve in sieves if sieve is not None)])
     return recipe.method.skip + max(min(at_once, len(corpus)), recipe.pool_size)
@@ -192,7 +211,7 @@ def _sift(
 
     def search_again(rows: Ids, width: int) -> Found:
         scores = scorer.scores([block.anchors[row] for row in rows.tolist()])
-        return behind(k_best_below(scores, [search.take(rows, skip + width)])[0])
+        return behind(find_best(scores, [search.take(rows, skip + width)])[0])
 
     chosen = [sieve for sieve in sieves if sieve is not None]
     kept, removals[:, active] = sift(search_again, behind(found), chosen, recipe.pool_size)
@@ -205,15 +224,14 @@ def top_scores_of(best: Found) -> Floats:
     return np.where(np.isneginf(best.scores[:, 0]), np.nan, best.scores[:, 0]).astype(np.float32)
 
 
-def passage_keys(corpus: Corpus) -> npt.NDArray[np.uint64]:
-    """Return what the random number of each passage is drawn by, shape ``[num_passages]``, uint64."""
-    keys: npt.NDArray[np.uint64] = corpus.digests.view(np.uint64).reshape(-1, 2)[:, 0]
+def passage_keys(corpus: AnyCorpus, ids: Ids) -> npt.NDArray[np.uint64]:
+    """Return what the random numbers of passages are drawn by, uint64, in the shape of ``ids``."""
+    digests = np.ascontiguousarray(corpus.digests_of(ids.ravel()))
+    keys: npt.NDArray[np.uint64] = digests.view(np.uint64).reshape(*ids.shape, 2)[..., 0]
     return keys
 
 
-def find_candidates(
-    block: Block, guards: Sequence[Guard], sources: Sources, index: ApproximateIndex | None = None
-) -> Ids:
+def find_candidates(block: Block, guards: Sequence[Guard], sources: Sources, index: Index | None = None) -> Ids:
     """Return suspected positives: passages among the best that the ceiling, or their nearness to a positive, keeps out.
 
     Relabelling such passages trained better than throwing them away (RLHN, arXiv 2505.16967). What other guards keep
@@ -225,7 +243,7 @@ def find_candidates(
     recipe = sources.recipe
     rules = [guard.rule(block, sources) for guard in guards]
     best = Search(np.full(len(block.anchors), np.inf), recipe.num_negatives, same_texts(block, sources.corpus))
-    find = k_best_below if index is None else index.k_best_below
+    find = find_best if index is None else index.k_best_below
     (found,) = find(block.scores, [guarded(best, [replace(rule, nearness=None) for rule in rules])])
     suspected = found.scores >= recipe.method.ceiling(block.lowest)[:, None]
     for rule in rules:
@@ -252,7 +270,7 @@ def _draw(scores: Scores, seeds: npt.NDArray[np.uint64], recipe: Recipe, search:
     return sort_by_score(ids, drawn)
 
 
-def _lowest_scores(scores: Scores, positives: Sequence[Sequence[str]], corpus: Corpus) -> Floats:
+def _lowest_scores(scores: Scores, positives: Sequence[Sequence[str]], corpus: AnyCorpus) -> Floats:
     """Return the lowest score among each row's own positives, shape ``[n]``."""
     rows = np.repeat(np.arange(len(positives)), [len(row) for row in positives])
     texts = [text for row in positives for text in row]

@@ -27,31 +27,50 @@ def dot_products(anchors: Floats, passages: Floats, rows: Ids, ids: Ids) -> Floa
     return products
 
 
+# Rows are named by their numbers, and not cut out: a slice counts its references, which costs more than the product.
+
+
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def dot(some: Any, other: Any, lanes: npt.NDArray[np.float64]) -> Any:
-    """Return the product of two vectors as float32.
+def dot(some: Any, row: int, others: Any, other: int, lanes: npt.NDArray[np.float64]) -> Any:
+    """Return the product of ``some[row]`` and ``others[other]`` as float32.
 
     Products of float32 are exact in float64, and the sums stand in one order, so every processor gives the same bits.
     ``lanes`` is ``LANES`` float64 to work in.
     """
-    whole = len(some) - len(some) % LANES
+    width = some.shape[1]
+    whole = width - width % LANES
     lanes[:] = 0.0
     for start in range(0, whole, LANES):
         for lane in range(LANES):
-            lanes[lane] += np.float64(some[start + lane]) * np.float64(other[start + lane])
-    for place in range(whole, len(some)):
-        lanes[place - whole] += np.float64(some[place]) * np.float64(other[place])
+            lanes[lane] += np.float64(some[row, start + lane]) * np.float64(others[other, start + lane])
+    for place in range(whole, width):
+        lanes[place - whole] += np.float64(some[row, place]) * np.float64(others[other, place])
     total = 0.0
     for lane in range(LANES):
         total += lanes[lane]
     return np.float32(total)
 
 
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+def rough_dot(some: Any, row: int, others: Any, other: int) -> Any:
+    """Return the product of two rows in any order of summation, float32, and how far it may be from that of ``dot``.
+
+    A fourth of the time of ``dot``. The bound is that of any order of summation (Higham, Accuracy and Stability of
+    Numerical Algorithms, section 3.1), doubled for what it rounds itself.
+    """
+    total, sizes = np.float32(0), np.float32(0)
+    for place in range(some.shape[1]):
+        product = some[row, place] * others[other, place]
+        total += product
+        sizes += abs(product)
+    return total, sizes * np.float32((some.shape[1] + 8) * 2.0**-23) + np.float32(1e-30)
+
+
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _dot_products(anchors: Any, passages: Any, rows: Any, ids: Any, products: Any, begin: int, end: int) -> None:
     lanes = np.empty(LANES)
     for number in range(begin, end):
-        products[number] = dot(anchors[rows[number]], passages[ids[number]], lanes)
+        products[number] = dot(anchors, rows[number], passages, ids[number], lanes)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,19 +31,19 @@ def uniforms(seeds: Uint64s | np.uint64, keys: Uint64s) -> npt.NDArray[np.float6
     return numbers
 
 
-def choose(found: Found, recipe: Recipe, seeds: Uint64s, keys: Uint64s) -> Found:
+def choose(found: Found, recipe: Recipe, seeds: Uint64s, keys: Callable[[Ids], Uint64s]) -> Found:
     """Pick ``num_negatives`` from the pool of every row, best first.
 
     Args:
         found: the ``skip + pool_size`` best passages of every row.
         recipe: sampling, temperature and number.
         seeds: shape ``[n]``, from ``row_seeds``.
-        keys: shape ``[num_passages]``, uint64, one per passage and made from its text.
+        keys: gives passages their numbers, uint64 and made from their texts, in the shape of their ids.
     """
     ids, scores = found.ids[:, recipe.method.skip :], found.scores[:, recipe.method.skip :]
     if recipe.sampling == "top":
         return Found(ids[:, : recipe.num_negatives], scores[:, : recipe.num_negatives])
-    draws = uniforms(seeds[:, None], keys[np.maximum(ids, 0)])
+    draws = uniforms(seeds[:, None], keys(np.maximum(ids, 0)))
     if recipe.sampling != "random":
         # The k largest of score / temperature + Gumbel noise are a draw of k from the softmax without replacement.
         temperature = recipe.temperature if recipe.temperature is not None else 1.0

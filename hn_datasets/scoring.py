@@ -18,7 +18,8 @@ from hn_datasets.files import atomic_write, is_intact, write_checked
 from hn_datasets.products import dot_products
 from hn_datasets.quantized import LEVELS, MOST_LOST, multiplies_int8, rotate, round_to_int8, slack_of
 from hn_datasets.store import EmbeddingStore
-from hn_datasets.teachers.base import Encoder, Exact, Floats, Ids, Ranker, Scorer, Teacher, Tile
+from hn_datasets.sums import column_sums, mean_vector
+from hn_datasets.teachers.base import NO_CROWD, Encoder, Exact, Floats, Ids, Ranker, Scorer, Teacher, Tile
 from hn_datasets.texts import Corpus, digest_of
 from hn_datasets.threads import is_forked
 
@@ -28,6 +29,10 @@ ROUNDED_VERSION = 1
 BLOCK_ROWS = 16_384
 TILE_SCORES = {"cpu": 1 << 20, "accelerator": 1 << 25}
 """Scores of a tile: 4 MiB, which a core writes and scans fastest, and 128 MiB."""
+
+CROWD, PASSAGES_PER_CANDIDATE = 256, 32
+"""Where so many passages and this share of the corpus lie within the slack of integers, as below a ceiling in the
+middle of all scores, float32 products of the row take no longer than the candidates."""
 
 SMALLEST_TILE, LARGEST_TILE = 1024, 1 << 16
 """Passages of a tile."""
@@ -100,31 +105,32 @@ class DenseScorer:
     @cached_property
     def mean_passage(self) -> npt.NDArray[np.float64]:
         """Mean vector of the passages, shape ``[d]``, float64."""
-        total = sum(block.sum(axis=0, dtype=np.float64) for block in self._blocks())
-        return np.asarray(total / self.num_passages)
+        return mean_vector(column_sums(self.passages), self.num_passages)
 
     def _blocks(self) -> Iterator[Floats]:
         return (self.passages[start : start + BLOCK_ROWS] for start in range(0, self.num_passages, BLOCK_ROWS))
 
 
 class DenseScores:
-    """The scores of a block of anchors; see ``teachers.base.Scores``.
+    """The scores of a block of anchors; see ``teachers.base.Scores``; of 8-bit integers only where the corpus is too.
 
     Exact scores sum float64 products in one order and round once to float32. A tile of integers is off by what
     ``quantized.slack_of`` says; one of float32 by at most d / 2**24 times the lengths of both vectors (Higham, Accuracy
     and Stability of Numerical Algorithms, section 3.1).
     """
 
-    def __init__(self, scorer: DenseScorer, anchors: Floats) -> None:
+    def __init__(self, scorer: DenseScorer, anchors: Floats, *, integers: bool = True) -> None:
         self._scorer = scorer
+        self._corpus8 = corpus8 = scorer.corpus8 if integers else None
         self.num_passages = scorer.num_passages
         self.exact = Exact(anchors, scorer.passages)
         self.on_accelerator = scorer.device.type != "cpu"
-        if scorer.corpus8 is not None:
+        self.crowd = NO_CROWD if corpus8 is None else CROWD + self.num_passages // PASSAGES_PER_CANDIDATE
+        if corpus8 is not None:
             rounded = round_to_int8(rotate(anchors))
             self._block = torch.from_numpy(rounded.integers)
-            self.units = rounded.units * scorer.corpus8.unit
-            self.slack = slack_of(rounded, scorer.corpus8.longest, scorer.corpus8.most_lost)
+            self.units = rounded.units * corpus8.unit
+            self.slack = slack_of(rounded, corpus8.longest, corpus8.most_lost)
         else:
             self._block = torch.from_numpy(anchors).to(scorer.device)
             self.units = np.ones(len(anchors))
@@ -134,7 +140,7 @@ class DenseScores:
         """Yield the first passage of each tile, and the tile: ``[end - begin, m]``, int32, float32 or a tensor."""
         num_scores = TILE_SCORES["accelerator" if self.on_accelerator else "cpu"]
         width = min(max(SMALLEST_TILE, num_scores // max(1, end - begin)), LARGEST_TILE, self.num_passages)
-        block, corpus8 = self._block[begin:end], self._scorer.corpus8
+        block, corpus8 = self._block[begin:end], self._corpus8
         buffer = torch.empty((end - begin) * width, dtype=torch.float32 if corpus8 is None else torch.int32)
         for start in range(0, self.num_passages, width):
             stop = min(start + width, self.num_passages)
@@ -148,6 +154,10 @@ class DenseScores:
                 torch.mm(block, self._scorer.matrix[start:stop].T, out=tile)
             yield start, tile.numpy()
 
+    def narrower(self, rows: Ids) -> DenseScores:
+        """Return the scores of some anchors (shape ``[n]``) as float32 products."""
+        return DenseScores(self._scorer, self.exact.anchors[rows], integers=False)
+
     def pairs(self, rows: Ids, ids: Ids) -> Floats:
         """Return the score of each (anchor row, passage id) pair, shape ``[n]``, float32."""
         return dot_products(self.exact.anchors, self.exact.passages, rows, ids)
@@ -160,6 +170,14 @@ class DenseScores:
     def mean_passage(self) -> npt.NDArray[np.float64]:
         """Mean vector of the passages, shape ``[d]``, float64."""
         return self._scorer.mean_passage
+
+    def stored(self, ids: Ids) -> Floats:
+        """Return the vectors of passages of the corpus, shape ``[len(ids), d]``, float32."""
+        return self.exact.passages[ids]
+
+    def similarities(self, ids: Ids, others: Ids) -> Floats:
+        """Return the product of the vectors of each pair of passages, shape ``[len(ids)]``, float32."""
+        return dot_products(self.exact.passages, self.exact.passages, ids, others)
 
     def passage_vectors(self, texts: Sequence[str]) -> Floats:
         """Return the vectors of texts as passages, shape ``[len(texts), d]``, float32."""

@@ -4,6 +4,8 @@ Scores come in tiles (anchors x passages) that may be off by a known slack. One 
 still belong to the answer: at least the k-th best so far less the slack, and at most the ceiling plus the slack.
 Candidates wait, a few per anchor, until their exact scores are computed. So nothing is left to be proved at the end,
 and the answer depends neither on the tiles nor on how exact they are. Memory is a tile per thread, and the candidates.
+Anchors with a crowd of candidates, as where the ceiling lies in the middle of all scores, are searched once more in
+scores with less slack.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hn_datasets.products import LANES, dot, dot_products, float32_products
+from hn_datasets.products import LANES, dot, dot_products, float32_products, rough_dot
 from hn_datasets.teachers.base import Exact, Floats, Ids, Scores
 from hn_datasets.texts import Ragged
 from hn_datasets.threads import over_rows
@@ -31,9 +33,11 @@ WAITING_FOR_NEARNESS = 8
 BEST_FIRST = 64
 """The same on an accelerator: so many of a tile's best per anchor are settled before the bound is used."""
 
-_CHUNK = 256
-_PART = 32
-"""Scores looked at together: most runs of the first length hold no candidate, most of the second hold one at most."""
+CROWDED = -1
+"""Count of a row whose candidates are too many; narrower scores will tell them apart."""
+
+_CHUNK = 128
+"""Scores looked at together; most runs hold no candidate."""
 
 _NO_VECTORS = np.empty((0, 0), np.float32)
 
@@ -122,6 +126,11 @@ def k_best_below(scores: Scores, searches: Sequence[Search]) -> list[Found]:
             _pick_on_accelerator(scores, picks)
         else:
             over_rows(lambda begin, end: _pick_rows(scores, picks, begin, end), len(scores.units))
+    for search, pick in zip(searches, picks, strict=True):
+        rows = np.flatnonzero(pick.counts == CROWDED)
+        if len(rows):
+            (found,) = k_best_below(scores.narrower(rows), [search.take(rows, search.k)])
+            pick.best_ids[rows], pick.best_scores[rows] = found.ids, found.scores
     return [Found(pick.best_ids, pick.best_scores) for pick in picks]
 
 
@@ -131,7 +140,8 @@ class _Pick(NamedTuple):
     Attributes:
         waiting: shape ``[n, w]``, int64: candidates without exact scores.
         values: shape ``[n, w]``, float32: what the tile said of them.
-        counts: shape ``[n]``, int64: how many wait.
+        counts: shape ``[n]``, int64: how many wait; ``CROWDED`` where there were too many.
+        settled: shape ``[n]``, int64: how many no longer wait.
         sure: shape ``[n, k]``, float32, falling: the best values of tiles that surely belong to passages that qualify.
         best_ids: shape ``[n, k]``, int64: the answer so far, by exact scores.
         best_scores: shape ``[n, k]``, float32.
@@ -148,6 +158,7 @@ class _Pick(NamedTuple):
     waiting: Ids
     values: Floats
     counts: Ids
+    settled: Ids
     sure: Floats
     best_ids: Ids
     best_scores: Floats
@@ -172,6 +183,7 @@ class _Pick(NamedTuple):
             np.empty((n, wait), np.int64),
             np.empty((n, wait), np.float32),
             np.zeros(n, np.int64),
+            np.zeros(n, np.int64),
             np.full((n, search.k), -np.inf, np.float32),
             np.full((n, search.k), -1, np.int64),
             np.full((n, search.k), -np.inf, np.float32),
@@ -182,7 +194,7 @@ def _pick_rows(scores: Scores, picks: list[_Pick], begin: int, end: int) -> None
     """Take some rows through all tiles."""
     for start, tile in scores.tiles(begin, end):
         for pick in picks:
-            _scan(tile, begin, start, scores.exact, scores.units, scores.slack, pick)
+            _scan(tile, begin, start, scores.exact, scores.units, scores.slack, scores.crowd, pick)
     for pick in picks:
         _finish(scores.exact, scores.units, scores.slack, pick, begin, end)
 
@@ -195,11 +207,11 @@ def _pick_on_accelerator(scores: Scores, picks: list[_Pick]) -> None:
             if len(pick.near_ceilings):
                 # Nothing is sure to qualify, so the best ones go first: their exact answers are the bound.
                 best = allowed.topk(min(BEST_FIRST, allowed.shape[1]), dim=1).indices
-                _offer_above(allowed, best, start, scores, pick)
+                _settle_above(allowed, best, start, scores, pick)
                 allowed.scatter_(1, best, -torch.inf)
             low = _raised_bound(allowed, scores.slack, pick)
             rows, columns = torch.nonzero(allowed >= _column(low, allowed), as_tuple=True)
-            _offer_all(allowed, rows, columns, start, scores, pick)
+            _settle_all(allowed, rows, columns, start, scores, pick)
 
 
 def _allowed(tile: torch.Tensor, start: int, slack: npt.NDArray[np.float64], pick: _Pick) -> torch.Tensor:
@@ -225,21 +237,21 @@ def _raised_bound(allowed: torch.Tensor, slack: npt.NDArray[np.float64], pick: _
     return np.maximum(low, sure.topk(k, dim=1).values[:, -1].cpu().numpy() - 2 * slack)
 
 
-def _offer_above(allowed: torch.Tensor, columns: torch.Tensor, start: int, scores: Scores, pick: _Pick) -> None:
-    """Offer some columns of every row (``[n, m]``), where their values can still belong to the answer."""
+def _settle_above(allowed: torch.Tensor, columns: torch.Tensor, start: int, scores: Scores, pick: _Pick) -> None:
+    """Settle some columns of every row (``[n, m]``), where their values can still belong to the answer."""
     low = _column(_raised_bound(allowed, scores.slack, pick), allowed)
     rows, places = torch.nonzero(allowed.gather(1, columns) >= low, as_tuple=True)
-    _offer_all(allowed, rows, columns[rows, places], start, scores, pick)
+    _settle_all(allowed, rows, columns[rows, places], start, scores, pick)
 
 
-def _offer_all(
+def _settle_all(
     allowed: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, start: int, scores: Scores, pick: _Pick
 ) -> None:
     values = allowed[rows, columns].cpu().numpy()
-    owners, passages = rows.cpu().numpy(), columns.cpu().numpy() + start
-    bounds = np.searchsorted(owners, np.arange(len(scores.units) + 1))
+    passages = columns.cpu().numpy() + start
+    bounds = np.searchsorted(rows.cpu().numpy(), np.arange(len(scores.units) + 1))
     over_rows(
-        lambda begin, end: _offer_pairs(scores.exact, pick, owners, passages, values, bounds[begin], bounds[end]),
+        lambda begin, end: _settle_rows(scores.exact, scores.slack, pick, bounds, passages, values, begin, end),
         len(scores.units),
     )
 
@@ -248,36 +260,44 @@ def _column(bounds: npt.NDArray[np.float64], tile: torch.Tensor) -> torch.Tensor
     return torch.from_numpy(bounds.astype(np.float32)).to(tile.device)[:, None]
 
 
+# What follows takes arrays out of a pick once, and hands them on by themselves: a tuple of arrays that is handed on
+# counts the references to each of them, which cost more than all else that is done for a candidate.
+
+
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: Any, pick: _Pick) -> None:
+def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: Any, crowd: int, pick: _Pick) -> None:
     """Collect the candidates of a tile, whose first row is ``begin`` and first column passage ``start``."""
-    k, wait, width = pick.best_scores.shape[1], pick.waiting.shape[1], tile.shape[1]
+    ceilings, out_offsets, out_ids, blocked = pick.ceilings, pick.out_offsets, pick.out_ids, pick.blocked
+    waiting, values, counts, sure, scores = pick.waiting, pick.values, pick.counts, pick.sure, pick.best_scores
+    last, wait, width, any_near = scores.shape[1] - 1, waiting.shape[1], tile.shape[1], len(pick.near_ceilings) > 0
     lanes = np.empty(LANES)
-    for number in range(tile.shape[0]):
-        row, keys = begin + number, tile[number]
+    for line in range(tile.shape[0]):
+        row = begin + line
+        if counts[row] == CROWDED:
+            continue
         unit, off = units[row], slack[row]
-        high = np.float32((pick.ceilings[row] + off) / unit)
-        surely_below = (pick.ceilings[row] - off) / unit
-        low = _lowest(pick, row, unit, off)
+        high, safe = np.float32((ceilings[row] + off) / unit), (ceilings[row] - off) / unit
+        low = _lowest(scores[row, last], sure[row, last], unit, off)
         for chunk in range(0, width, _CHUNK):
-            if not _has_between(keys[chunk : chunk + _CHUNK], low, high):
+            if not _has_between(tile[line, chunk : chunk + _CHUNK], low, high):
                 continue
-            for part in range(chunk, min(chunk + _CHUNK, width), _PART):
-                if not _has_between(keys[part : part + _PART], low, high):
+            for column in range(chunk, min(chunk + _CHUNK, width)):
+                value, passage = np.float32(tile[line, column]), start + column
+                if not low <= value <= high or (len(blocked) and blocked[passage]):
                     continue
-                for column in range(part, min(part + _PART, width)):
-                    value = np.float32(keys[column])
-                    if not low <= value <= high or _is_out(pick, row, start + column):
-                        continue
-                    count = pick.counts[row]
-                    pick.waiting[row, count], pick.values[row, count] = start + column, value
-                    pick.counts[row] = count + 1
-                    if len(pick.near_ceilings) == 0 and value < surely_below and value > pick.sure[row, k - 1]:
-                        insert_value(pick.sure[row], value)
-                        low = _lowest(pick, row, unit, off)
-                    if count + 1 == wait:
-                        _settle(exact, pick, row, low, lanes)
-                        low = _lowest(pick, row, unit, off)
+                if _is_among(out_ids, out_offsets[row], out_offsets[row + 1], passage):
+                    continue
+                waiting[row, counts[row]], values[row, counts[row]] = passage, value
+                counts[row] += 1
+                if not any_near and value < safe and value > sure[row, last]:
+                    insert_value(sure, row, value)
+                    low = _lowest(scores[row, last], sure[row, last], unit, off)
+                if counts[row] == wait:
+                    _settle(exact, pick, row, waiting[row], values[row], unit, off, lanes)
+                    counts[row] = 0 if pick.settled[row] <= crowd else CROWDED
+                    low = _lowest(scores[row, last], sure[row, last], unit, off)
+                    if counts[row] == CROWDED:
+                        low = np.float32(np.inf)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -285,23 +305,62 @@ def _finish(exact: Exact, units: Any, slack: Any, pick: _Pick, begin: int, end: 
     """Settle what still waits in some rows."""
     lanes = np.empty(LANES)
     for row in range(begin, end):
-        _settle(exact, pick, row, _lowest(pick, row, units[row], slack[row]), lanes)
+        count = pick.counts[row]
+        if count > 0:
+            waiting, values = pick.waiting[row, :count], pick.values[row, :count]
+            _settle(exact, pick, row, waiting, values, units[row], slack[row], lanes)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _offer_pairs(exact: Exact, pick: _Pick, rows: Any, passages: Any, values: Any, begin: int, end: int) -> None:
-    """Let candidates ``begin`` to ``end`` into the answer by their exact scores."""
+def _settle_rows(
+    exact: Exact, slack: Any, pick: _Pick, bounds: Any, passages: Any, values: Any, begin: int, end: int
+) -> None:
+    """Settle the candidates ``bounds[row]`` to ``bounds[row + 1]`` of each row; their values are scores."""
     lanes = np.empty(LANES)
-    for number in range(begin, end):
-        _offer(exact, pick, rows[number], passages[number], values[number], lanes)
+    for row in range(begin, end):
+        own = slice(bounds[row], bounds[row + 1])
+        _settle(exact, pick, row, passages[own], values[own], 1.0, slack[row], lanes)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _lowest(pick: _Pick, row: int, unit: float, off: float) -> Any:
+def _settle(
+    exact: Exact, pick: _Pick, row: int, waiting: Any, values: Any, unit: float, off: float, lanes: Any
+) -> None:
+    """Let the candidates of a row into the answer that qualify by their exact scores, the best first.
+
+    Values that are done with become -inf.
+    """
+    anchors, passages, near_vectors, near_rows = exact.anchors, exact.passages, pick.near_vectors, pick.near_rows
+    scores, ids, ceiling, last = pick.best_scores, pick.best_ids, pick.ceilings[row], pick.best_scores.shape[1] - 1
+    any_near, sure = len(pick.near_ceilings) > 0, pick.sure[row, last]
+    near_ceiling = pick.near_ceilings[row] if any_near else np.inf
+    near_begin, near_end = (pick.near_offsets[row], pick.near_offsets[row + 1]) if any_near else (0, 0)
+    for _ in range(len(values)):
+        place = _place_of_largest(values)
+        score, passage = values[place], waiting[place]
+        if score == -np.inf or score < _lowest(scores[row, last], sure, unit, off):
+            break
+        values[place] = -np.inf
+        pick.settled[row] += 1
+        if len(passages):
+            rough, error = rough_dot(anchors, row, passages, passage)
+            if rough - error >= ceiling or rough + error < scores[row, last]:
+                continue
+            if _is_near(passages, passage, near_vectors, near_rows, near_begin, near_end, near_ceiling, lanes):
+                continue
+            score = dot(anchors, row, passages, passage, lanes)
+        if score < ceiling and _is_better(score, passage, scores[row, last], ids[row, last]):
+            rank = last
+            while rank > 0 and _is_better(score, passage, scores[row, rank - 1], ids[row, rank - 1]):
+                scores[row, rank], ids[row, rank] = scores[row, rank - 1], ids[row, rank - 1]
+                rank -= 1
+            scores[row, rank], ids[row, rank] = score, passage
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _lowest(last_score: Any, last_sure: Any, unit: float, off: float) -> Any:
     """Return the lowest value of a tile that can still belong to the answer."""
-    k = pick.best_scores.shape[1]
-    by_score = (pick.best_scores[row, k - 1] - off) / unit
-    return np.float32(max(by_score, pick.sure[row, k - 1] - 2 * off / unit))
+    return np.float32(max((last_score - off) / unit, last_sure - 2 * off / unit))
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -315,42 +374,25 @@ def _has_between(keys: Any, low: Any, high: Any) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _is_out(pick: _Pick, row: int, passage: int) -> bool:
-    if len(pick.blocked) and pick.blocked[passage]:
-        return True
-    begin, end = pick.out_offsets[row], pick.out_offsets[row + 1]
+def _place_of_largest(values: Any) -> int:
+    largest = 0
+    for place in range(1, len(values)):
+        if values[place] > values[largest]:
+            largest = place
+    return largest
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _is_among(rising: Any, begin: int, end: int, number: int) -> bool:
+    """Return whether a number is one of ``rising[begin:end]``."""
+    stop = end
     while begin < end:
         middle = (begin + end) >> 1
-        if pick.out_ids[middle] < passage:
+        if rising[middle] < number:
             begin = middle + 1
         else:
             end = middle
-    return bool(begin < pick.out_offsets[row + 1] and pick.out_ids[begin] == passage)
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _settle(exact: Exact, pick: _Pick, row: int, low: Any, lanes: Any) -> None:
-    """Compute the exact scores of the candidates that wait in a row and are still good enough."""
-    for place in range(pick.counts[row]):
-        if pick.values[row, place] >= low:
-            _offer(exact, pick, row, pick.waiting[row, place], pick.values[row, place], lanes)
-    pick.counts[row] = 0
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _offer(exact: Exact, pick: _Pick, row: int, passage: int, value: Any, lanes: Any) -> None:
-    """Let a passage into the answer if it qualifies and is better than the last one there."""
-    score = dot(exact.anchors[row], exact.passages[passage], lanes) if len(exact.passages) else value
-    scores, ids = pick.best_scores[row], pick.best_ids[row]
-    place = len(ids) - 1
-    if score >= pick.ceilings[row] or not _is_better(score, passage, scores[place], ids[place]):
-        return
-    if len(pick.near_ceilings) and not _is_far(exact, pick, row, passage, lanes):
-        return
-    while place > 0 and _is_better(score, passage, scores[place - 1], ids[place - 1]):
-        scores[place], ids[place] = scores[place - 1], ids[place - 1]
-        place -= 1
-    scores[place], ids[place] = score, passage
+    return bool(begin < stop and rising[begin] == number)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -359,19 +401,24 @@ def _is_better(score: Any, passage: int, other_score: Any, other: int) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _is_far(exact: Exact, pick: _Pick, row: int, passage: int, lanes: Any) -> bool:
-    """Return whether a passage stays below the second ceiling with every positive of the row."""
-    for place in range(pick.near_offsets[row], pick.near_offsets[row + 1]):
-        if dot(exact.passages[passage], pick.near_vectors[pick.near_rows[place]], lanes) >= pick.near_ceilings[row]:
-            return False
-    return True
+def _is_near(
+    passages: Any, passage: int, vectors: Any, rows: Any, begin: int, end: int, ceiling: float, lanes: Any
+) -> bool:
+    """Return whether a passage reaches the second ceiling with any positive, ``vectors[rows[begin:end]]``."""
+    for place in range(begin, end):
+        rough, error = rough_dot(passages, passage, vectors, rows[place])
+        if rough + error < ceiling:
+            continue
+        if rough - error >= ceiling or dot(passages, passage, vectors, rows[place], lanes) >= ceiling:
+            return True
+    return False
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def insert_value(falling: Any, value: Any) -> None:
-    """Put a value above the last into a falling list; the last drops out."""
-    place = len(falling) - 1
-    while place > 0 and falling[place - 1] < value:
-        falling[place] = falling[place - 1]
+def insert_value(falling: Any, row: int, value: Any) -> None:
+    """Put a value above the last into a row of falling values; the last drops out."""
+    place = falling.shape[1] - 1
+    while place > 0 and falling[row, place - 1] < value:
+        falling[row, place] = falling[row, place - 1]
         place -= 1
-    falling[place] = value
+    falling[row, place] = value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow.parquet as pq
 from datasets import Dataset
@@ -68,7 +69,13 @@ def write_shards(dataset: Dataset, directory: Path, stem: str, *, shard_bytes: i
     return paths
 
 
-def _write(rows: Dataset, path: Path, group_rows: int, progress: tqdm) -> None:
+def write_rows(rows: Dataset, file: BinaryIO) -> None:
+    """Write rows as one Parquet file, in the way of ``write_shards``."""
+    with tqdm(disable=True) as progress:
+        _write(rows, file, _rows_per_group(rows.data.nbytes or 0, len(rows)), progress)
+
+
+def _write(rows: Dataset, path: Path | BinaryIO, group_rows: int, progress: tqdm) -> None:
     schema = rows.features.arrow_schema  # with the features of datasets among its metadata
     options = {"compression": "zstd", "use_content_defined_chunking": True, "write_page_index": True}
     with pq.ParquetWriter(path, schema, **options) as writer:

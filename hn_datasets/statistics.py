@@ -1,94 +1,29 @@
 """Statistics of mined data: a pure function of the numeric columns, and of the names of an ensemble's teachers.
 
-The result is the same to the last bit for any row order and any sharding: values are sorted, sums are exact
-(``math.fsum``) before they are rounded once.
+The result is the same to the last bit for any row order and any sharding.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict, IterableDataset
 
-from hn_datasets.batches import check_columns, count_items, find_skipped
+from hn_datasets.batches import find_skipped
+from hn_datasets.diagnosis import NOT_BEST_SHARE, diagnose
+from hn_datasets.distributions import (
+    QUARTILES,
+    ScoreDistribution,
+    bin_edges,
+    describe_scores,
+    lists_to_tuples,
+    sort_finite,
+    tuples_to_lists,
+)
 from hn_datasets.errors import ArgumentError
-
-Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-Chunk: TypeAlias = "Mapping[str, Any] | pa.Table"
-"""Some rows: arrays or lists under the column names ``positive_score``, ``negative_scores``, maybe ``top_score`` and
-``negative_teachers``, ``guard_removals``."""
-
-QUARTILES = (0.25, 0.5, 0.75)
-
-ZERO_SHARE = 0.01
-"""Products of dense vectors are practically never exactly 0, so one in a hundred already means a lexical teacher."""
-PILE_UP_SHARE = 0.05
-"""Continuous scores hardly ever coincide; one value in twenty is a bound or a clip, not chance."""
-PILE_UP_COUNT = 3
-"""Fewer equal values than this are no pile-up: of ten scores, each has a share of a tenth."""
-AT_MOST_ZERO_SHARE = 0.01
-"""A pair that belongs together scores above 0 under any useful teacher; one in a hundred is more than stray noise."""
-NOT_BEST_SHARE = 0.5
-"""Good teachers still rank another passage first for a third of the anchors or so; for half, the ceiling is unsafe."""
-SHORT_SHARE = 0.05
-"""``n-tuple`` drops short rows; losing more than one row in twenty changes the training data."""
-
-_ROWS = 10_000  # read at once
-_BLOCK = 1_000_000  # numbers turned into float64 at once
-
-
-@dataclass(frozen=True)
-class ScoreDistribution:
-    """How one kind of score is distributed; values that are not finite are left out.
-
-    Attributes:
-        count: number of values; where it is 0, every other number is None or 0.
-        standard_deviation: of a sample (divided by ``count - 1``); None for fewer than two values.
-        quartiles: the values at 25 %, 50 % and 75 %, interpolated linearly.
-        most_common: the value that most others equal; the lowest of several.
-        most_common_count: how many values equal it.
-        zeros: how many values are exactly 0.
-        at_most_zero: how many values are 0 or below.
-        edges: the ``num_bins + 1`` rising edges of the histogram.
-        bin_counts: values in each bin, its right edge left out, the last bin's taken in.
-    """
-
-    count: int
-    mean: float | None
-    standard_deviation: float | None
-    minimum: float | None
-    quartiles: tuple[float, ...] | None
-    maximum: float | None
-    most_common: float | None
-    most_common_count: int
-    zeros: int
-    at_most_zero: int
-    edges: tuple[float, ...]
-    bin_counts: tuple[int, ...]
-
-    @property
-    def median(self) -> float | None:
-        """The value at 50 %."""
-        return self.quartiles[1] if self.quartiles else None
-
-    @property
-    def constant(self) -> bool:
-        """Whether there are at least two values and all are equal."""
-        return self.count > 1 and self.minimum == self.maximum
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ScoreDistribution:
-        """Return the distribution whose JSON form is ``data``."""
-        return cls(**_lists_to_tuples(data))
+from hn_datasets.score_columns import MinedColumns, ScoreColumns
 
 
 @dataclass(frozen=True)
@@ -109,6 +44,7 @@ class MiningStatistics:
             None where the column is missing or no row was mined.
         negatives_per_teacher: of an ensemble, how many negatives each teacher gave, by its name; else empty.
         guard_removals: how many passages each guard took out, in all rows; empty where there are no guards.
+        failed_texts: texts that made the teacher fail and were left out, with the rows that need them.
         diagnoses: one sentence for each sign of degenerate scores: what was found, and what to do.
     """
 
@@ -124,6 +60,7 @@ class MiningStatistics:
     positive_not_best: float | None
     negatives_per_teacher: dict[str, int] = field(default_factory=dict, hash=False)
     guard_removals: tuple[int, ...] = ()
+    failed_texts: int = 0
     diagnoses: tuple[str, ...] = ()
 
     @property
@@ -138,14 +75,16 @@ class MiningStatistics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: numbers, strings, lists and None, never NaN."""
-        data: dict[str, Any] = _tuples_to_lists(asdict(self))
+        data: dict[str, Any] = tuples_to_lists(asdict(self))
+        if not self.failed_texts:  # only a run that may go on has any
+            del data["failed_texts"]
         return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MiningStatistics:
         """Return the statistics whose ``to_dict`` gave ``data``."""
         scores = {name: ScoreDistribution.from_dict(data[name]) for name in _SCORES}
-        return cls(**_lists_to_tuples({**data, **scores}))
+        return cls(**lists_to_tuples({**data, **scores}))
 
     def to_table(self, guards: Sequence[str] = ()) -> str:
         """Return the table that ``mine_hard_negatives`` of sentence-transformers prints, then plain sentences.
@@ -173,6 +112,8 @@ class MiningStatistics:
             )
         if self.skipped_rows:
             yield f"{self.skipped_rows:,} of them were skipped as empty."
+        if self.failed_texts:
+            yield f"{self.failed_texts:,} texts made the teacher fail and were left out, with the rows that need them."
         if (
             self.positive_not_best is not None and self.positive_not_best <= NOT_BEST_SHARE
         ):  # above, a diagnosis says it
@@ -188,7 +129,7 @@ _SCORES = ("positive_score", "negative_score", "difference")
 
 
 def compute_statistics(
-    mined: Dataset | DatasetDict | IterableDataset | Chunk | Iterable[Chunk],
+    mined: MinedColumns,
     *,
     num_negatives: int | None = None,
     num_bins: int = 50,
@@ -209,265 +150,34 @@ def compute_statistics(
     for name, number in (("num_negatives", num_negatives), ("num_bins", num_bins)):
         if number is not None and number < 1:
             raise ArgumentError(f"Expected {name} >= 1, got {number}; leave it out for the default.")
-    columns = _Columns.collect(_chunks(mined))
+    columns = ScoreColumns.collect(mined)
     skipped = find_skipped(columns.positive_scores, columns.counts)
     longest = int(columns.counts.max(initial=0))
     num_negatives = num_negatives or max(1, longest)
     per_row = np.bincount(columns.counts[~skipped], minlength=max(num_negatives, longest) + 1)
-    differences = _sort_finite(columns.differences())
-    difference = _describe(differences, _edges([differences], num_bins))
+    differences = sort_finite(columns.differences())
+    difference = describe_scores(differences, bin_edges([differences], num_bins))
     del differences  # the largest array
     not_best = columns.positive_not_best(~skipped)
-    positives, negatives = _sort_finite(columns.positive_scores), _sort_finite(columns.negative_scores)
-    edges = _edges([positives, negatives], num_bins)
-    statistics = MiningStatistics(
+    positives, negatives = sort_finite(columns.positive_scores), sort_finite(columns.negative_scores)
+    edges = bin_edges([positives, negatives], num_bins)
+    positive, negative = describe_scores(positives, edges), describe_scores(negatives, edges)
+    counts = {"short_rows": int(per_row[:num_negatives].sum()), "num_negatives": num_negatives}
+    found = diagnose(positive, negative, positive_not_best=not_best, mined_rows=int((~skipped).sum()), **counts)
+    return MiningStatistics(
         rows=len(skipped),
         skipped_rows=int(skipped.sum()),
-        short_rows=int(per_row[:num_negatives].sum()),
-        num_negatives=num_negatives,
+        **counts,
         negatives=int(columns.counts.sum()),
         negatives_per_row=tuple(per_row.tolist()),
-        positive_score=_describe(positives, edges),
-        negative_score=_describe(negatives, edges),
+        positive_score=positive,
+        negative_score=negative,
         difference=difference,
         positive_not_best=not_best,
         negatives_per_teacher=dict(sorted(columns.teachers.items())),
         guard_removals=columns.guard_removals,
+        diagnoses=tuple(found),
     )
-    return replace(statistics, diagnoses=tuple(_diagnose(statistics)))
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """The numeric columns of n rows with m negatives.
-
-    Attributes:
-        positive_scores: shape ``[n]``, float32.
-        counts: shape ``[n]``, int64, negatives of each row.
-        negative_scores: shape ``[m]``, float32, row after row.
-        top_scores: shape ``[n]``, float32; None where a chunk has none.
-        teachers: how many negatives each teacher of an ensemble gave.
-        guard_removals: sums over the rows, one for each guard; empty where a chunk has none.
-    """
-
-    positive_scores: npt.NDArray[np.float32]
-    counts: npt.NDArray[np.int64]
-    negative_scores: npt.NDArray[np.float32]
-    top_scores: npt.NDArray[np.float32] | None
-    teachers: Counter[str]
-    guard_removals: tuple[int, ...]
-
-    @classmethod
-    def collect(cls, chunks: Iterable[Chunk]) -> _Columns:
-        positives, counts, negatives, tops = [], [], [], []
-        complete, teachers = True, Counter[str]()
-        guarded, removals = True, np.zeros(0, dtype=np.int64)
-        for chunk in chunks:
-            names = chunk.column_names if isinstance(chunk, pa.Table) else list(chunk)
-            check_columns(names, ("positive_score", "negative_scores"))
-            lists = _as_lists(chunk["negative_scores"])
-            positives.append(_as_floats(chunk["positive_score"]))
-            counts.append(count_items(lists))
-            negatives.append(_as_floats(lists.flatten()))
-            complete = complete and "top_score" in names
-            tops.append(_as_floats(chunk["top_score"] if complete else []))
-            if "negative_teachers" in names:
-                teachers.update(count_names(_as_lists(chunk["negative_teachers"], pa.string())))
-            guarded = guarded and "guard_removals" in names
-            removals = _add_lists(removals, chunk["guard_removals"]) if guarded else removals
-        none = np.zeros(0, dtype=np.float32)
-        return cls(
-            np.concatenate([none, *positives]),
-            np.concatenate([none.astype(np.int64), *counts]),
-            np.concatenate([none, *negatives]),
-            np.concatenate([none, *tops]) if complete else None,
-            teachers,
-            tuple(removals.tolist()) if guarded else (),
-        )
-
-    def differences(self) -> npt.NDArray[np.float64]:
-        """Return each row's positive score minus the score of each of its negatives, shape ``[m]``, float64."""
-        differences = np.repeat(self.positive_scores.astype(np.float64), self.counts)
-        differences -= self.negative_scores
-        return differences
-
-    def positive_not_best(self, rows: npt.NDArray[np.bool_]) -> float | None:
-        """Return in which share of ``rows`` another passage scores higher; a missing top score (NaN) is not higher."""
-        if self.top_scores is None or not rows.any():
-            return None
-        return int((self.top_scores > self.positive_scores)[rows].sum()) / int(rows.sum())
-
-
-def _chunks(mined: Dataset | DatasetDict | IterableDataset | Chunk | Iterable[Chunk]) -> Iterator[Chunk]:
-    if isinstance(mined, DatasetDict):
-        yield from chain.from_iterable(map(_chunks, mined.values()))
-    elif isinstance(mined, Dataset):
-        known = ("positive_score", "negative_scores", "top_score", "negative_teachers", "guard_removals")
-        names = [name for name in known if name in mined.column_names]
-        check_columns(names, ("positive_score", "negative_scores"))
-        yield from mined.select_columns(names).with_format("arrow").iter(_ROWS)
-    elif isinstance(mined, IterableDataset):
-        yield from mined.iter(_ROWS)
-    elif isinstance(mined, (Mapping, pa.Table)):
-        yield mined
-    else:
-        yield from mined
-
-
-def count_names(lists: pa.Array | pa.ChunkedArray) -> dict[str, int]:
-    """Return how often each name stands in a column of lists; null, which filled negatives have, is no name."""
-    counts = pc.value_counts(pc.list_flatten(lists)).to_pylist()
-    return {entry["values"]: entry["counts"] for entry in counts if entry["values"] is not None}
-
-
-def _as_lists(values: Any, kind: pa.DataType | None = None) -> pa.Array | pa.ChunkedArray:
-    if isinstance(values, (pa.Array, pa.ChunkedArray)):
-        return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    return pa.array(list(values), type=pa.list_(kind or pa.float32()))
-
-
-def _add_lists(sums: npt.NDArray[np.int64], values: Any) -> npt.NDArray[np.int64]:
-    """Return the sums of what stands at each place of lists, added to those so far."""
-    lists = _as_lists(values, pa.int64())
-    counts = count_items(lists)
-    places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    added = np.zeros(max(len(sums), int(counts.max(initial=0))), dtype=np.int64)
-    added[: len(sums)] = sums
-    np.add.at(added, places, np.asarray(lists.flatten().fill_null(0)).astype(np.int64))
-    return added
-
-
-def _as_floats(values: Any) -> npt.NDArray[np.float32]:
-    return np.asarray(values, dtype=np.float32)
-
-
-def _sort_finite(values: Floats) -> Floats:
-    """Sort ``values`` in place and return the finite ones; -0.0 becomes 0.0, so that equal values are the same bits."""
-    values += 0.0
-    values.sort()
-    bounds = np.array([-np.inf, np.inf], dtype=values.dtype)
-    return values[np.searchsorted(values, bounds[0], "right") : np.searchsorted(values, bounds[1], "left")]
-
-
-def _edges(columns: Sequence[Floats], num_bins: int) -> npt.NDArray[np.float64]:
-    """Return equal bins from the lowest to the highest value of sorted columns, one wide where these are equal."""
-    filled = [column for column in columns if len(column)]
-    if not filled:
-        return np.zeros(0)
-    low, high = (float(bound) for bound in (min(c[0] for c in filled), max(c[-1] for c in filled)))
-    return np.linspace(low - 0.5, high + 0.5, num_bins + 1) if low == high else np.linspace(low, high, num_bins + 1)
-
-
-def _describe(values: Floats, edges: npt.NDArray[np.float64]) -> ScoreDistribution:
-    """Describe finite values in rising order."""
-    count = len(values)
-    if not count:
-        nothing = np.zeros(max(0, len(edges) - 1), dtype=np.int64)
-        return ScoreDistribution(
-            0, None, None, None, None, None, None, 0, 0, 0, tuple(edges.tolist()), tuple(nothing.tolist())
-        )
-    mean = _exact_sum(values) / count
-    start, length = _longest_run(values)
-    below, at_most = (int(np.searchsorted(values, values.dtype.type(0), side)) for side in ("left", "right"))
-    return ScoreDistribution(
-        count=count,
-        mean=mean,
-        standard_deviation=math.sqrt(_exact_sum(values, mean) / (count - 1)) if count > 1 else None,
-        minimum=float(values[0]),
-        quartiles=tuple(_quantile(values, share) for share in QUARTILES),
-        maximum=float(values[-1]),
-        most_common=float(values[start]),
-        most_common_count=length,
-        zeros=at_most - below,
-        at_most_zero=at_most,
-        edges=tuple(edges.tolist()),
-        bin_counts=tuple(np.histogram(values, bins=edges)[0].tolist()),
-    )
-
-
-def _longest_run(values: Floats) -> tuple[int, int]:
-    """Return where the longest run of equal values starts in sorted values, the first of several, and its length.
-
-    A run of length r holds runs of every smaller length, so r is found by bisection, with one flag per value in memory.
-    """
-
-    def ends(length: int) -> npt.NDArray[np.bool_]:
-        same: npt.NDArray[np.bool_] = values[length - 1 :] == values[: len(values) - length + 1]
-        return same
-
-    shortest, longest = 1, len(values)
-    while shortest < longest:
-        middle = (shortest + longest + 1) // 2
-        if ends(middle).any():
-            shortest = middle
-        else:
-            longest = middle - 1
-    return int(ends(longest).argmax()), longest
-
-
-def _exact_sum(values: Floats, mean: float | None = None) -> float:
-    """Return the sum of all values, or of their squared distances to ``mean``, rounded once."""
-    blocks = (values[start : start + _BLOCK].astype(np.float64) for start in range(0, len(values), _BLOCK))
-    terms = blocks if mean is None else ((block - mean) ** 2 for block in blocks)
-    return math.fsum(chain.from_iterable(term.data for term in terms))
-
-
-def _quantile(values: Floats, share: float) -> float:
-    """Return the value at ``share`` of sorted values, interpolated linearly as in ``numpy.quantile``."""
-    place = share * (len(values) - 1)
-    low = math.floor(place)
-    first, second = float(values[low]), float(values[min(low + 1, len(values) - 1)])
-    return first + (second - first) * (place - low)
-
-
-def _diagnose(statistics: MiningStatistics) -> Iterator[str]:
-    """Yield a sentence for each sign of degenerate scores."""
-    positive, negative = statistics.positive_score, statistics.negative_score
-    if negative.zeros > ZERO_SHARE * negative.count:
-        yield (
-            f"{_part(negative.zeros, negative.count)} negatives score exactly 0: with BM25 they share no word with the "
-            "anchor and are no harder than random ones; lower num_negatives, or use a dense teacher."
-        )
-    yield from _find_pile_up("positive", positive)
-    yield from _find_pile_up("negative", negative)
-    if positive.at_most_zero > AT_MOST_ZERO_SHARE * positive.count:
-        yield (
-            f"{_part(positive.at_most_zero, positive.count)} positives score 0 or below: the teacher sees nothing in "
-            "common between them and their anchors; check the column names, the teacher's prompts and its language "
-            "(logits of a cross-encoder may be negative)."
-        )
-    if statistics.positive_not_best is not None and statistics.positive_not_best > NOT_BEST_SHARE:
-        yield (
-            f"In {statistics.positive_not_best:.1%} of rows another passage scores higher than the positive, as with "
-            "long or diverse passages: many of them may be right answers; keep a ceiling relative to the positive, "
-            "shorten the passages, or use a stronger teacher."
-        )
-    if statistics.short_share > SHORT_SHARE:
-        yield (
-            f"{_part(statistics.short_rows, statistics.mined_rows)} rows have fewer than {statistics.num_negatives} "
-            "negatives: add passages to the corpus, raise the ceiling, or lower num_negatives."
-        )
-
-
-def _find_pile_up(kind: str, scores: ScoreDistribution) -> Iterator[str]:
-    if scores.constant:
-        yield (
-            f"All {scores.count:,} {kind} scores are {scores.minimum:g}: the teacher tells nothing apart; check its "
-            "prompts and that the texts are not cut to the same beginning."
-        )
-    elif (
-        scores.most_common != 0  # has its own sentences
-        and scores.most_common_count >= PILE_UP_COUNT
-        and scores.most_common_count > PILE_UP_SHARE * scores.count
-    ):
-        yield (
-            f"{_part(scores.most_common_count, scores.count)} {kind} scores are exactly {scores.most_common:g}, as "
-            "after min-max normalisation or clipping: a ceiling cannot separate equal scores; mine with the raw scores."
-        )
-
-
-def _part(part: int, whole: int) -> str:
-    return f"{part:,} of {whole:,} ({part / whole:.1%})"
 
 
 def _metrics(columns: Sequence[ScoreDistribution]) -> Iterator[tuple[str, list[float | None]]]:
@@ -483,13 +193,3 @@ def _metrics(columns: Sequence[ScoreDistribution]) -> Iterator[tuple[str, list[f
 
 def _line(label: str, *cells: str) -> str:
     return f"{label:<6} " + " ".join(f"{cell:>14}" for cell in cells).rstrip()
-
-
-def _tuples_to_lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _tuples_to_lists(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _lists_to_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

@@ -138,7 +138,7 @@ class EmbeddingStore:
         vectors[missing] = check_vectors(encoder.encode(chunk, role), chunk, encoder.dimension)[inverse]
         return vectors
 
-    def matrix(self, encoder: Encoder, corpus: Corpus) -> Floats:
+    def matrix(self, encoder: Encoder, corpus: Corpus, role: Role = "passage") -> Floats:
         """Return the vectors of a whole corpus in the order of its ids, memory-mapped and shared by all processes.
 
         Shape ``[len(corpus), dimension]``, float32. It is gathered from the shards once and kept beside them.
@@ -146,13 +146,13 @@ class EmbeddingStore:
         Raises:
             StoreError: the file cannot be written.
         """
-        key = digest_of(encoder.space("passage"), corpus.digest)
+        key = digest_of(encoder.space(role), corpus.digest)
         directory = self.derived / "matrices"
         for path in directory.glob(f"{key}-*.npy"):
             if is_intact(path, f"{key}-"):
                 return self._open_matrix(path)
             path.unlink(missing_ok=True)
-        space = self.space(encoder, "passage")
+        space = self.space(encoder, role)
         return self._open_matrix(write_checked(directory, f"{key}-", ".npy", _matrix_bytes(space, corpus.digests)))
 
     @staticmethod

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -108,6 +108,29 @@ class Ragged:
         return cls(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), values[first].astype(np.int64))
 
 
+class AnyCorpus(Protocol):
+    """What mining asks of a corpus, wherever its passages are; see ``Corpus``."""
+
+    def __len__(self) -> int: ...
+
+    def __hash__(self) -> int: ...
+
+    def texts(self, ids: npt.NDArray[np.int64]) -> list[str]:
+        """Return the texts of passages."""
+
+    def digests_of(self, ids: npt.NDArray[np.int64]) -> Digests:
+        """Return the digests of passages."""
+
+    def ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the id of each text, -1 where there is none."""
+
+    def ids_of_same(self, texts: Sequence[str], rows: npt.NDArray[np.int64], num_rows: int) -> Ragged:
+        """Return, for each row, the ids of all passages equal to one of its texts after ``normalise``."""
+
+    def have_form(self, keys: Digests) -> npt.NDArray[np.bool_]:
+        """Return which passages have one of these rising digests after ``normalise``."""
+
+
 class Corpus:
     """The passages that negatives are picked from: every distinct text once, memory-mapped from one Arrow file.
 
@@ -177,6 +200,10 @@ class Corpus:
         """The digest of every passage, shape ``[len(self)]``, rising."""
         return fixed_size_bytes(self._table["digest"])
 
+    def digests_of(self, ids: npt.NDArray[np.int64]) -> Digests:
+        """Return the digests of passages, in the order of ``ids`` (shape ``[n]``)."""
+        return self.digests[ids]
+
     def ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the id of each text, shape ``[n]``, int64; -1 where the corpus does not have it."""
         return self.ids_of_digests(digest_texts(texts))
@@ -193,12 +220,15 @@ class Corpus:
             rows: shape ``[n]``, the row that each text belongs to.
             num_rows: number of lists in the answer.
         """
-        wanted = digest_texts(texts, normalise)
+        return self.ids_of_forms(digest_texts(texts, normalise), rows, num_rows)
+
+    def ids_of_forms(self, wanted: Digests, rows: npt.NDArray[np.int64], num_rows: int) -> Ragged:
+        """Return what ``ids_of_same`` does, for texts whose normalised forms have these digests (shape ``[n]``)."""
         first = np.searchsorted(self._sorted_keys, wanted, side="left")
         last = np.searchsorted(self._sorted_keys, wanted, side="right")
         found = Ragged(np.arange(len(self) + 1), self._key_order)
         counts = last - first
-        starts = np.repeat(first - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) if len(texts) else first
+        starts = np.repeat(first - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) if len(wanted) else first
         positions = starts + np.arange(counts.sum())
         return Ragged.from_pairs(np.repeat(rows, counts), found.values[positions], num_rows)
 
@@ -312,11 +342,29 @@ class PassageLists:
 
     def of(self, texts: Sequence[str]) -> Ragged:
         """Return the list of each text; an empty one for a text that is no key."""
-        return self._ids.take(find(self.digests, digest_texts(texts)))
+        return self.of_digests(digest_texts(texts))
+
+    def of_digests(self, digests: Digests) -> Ragged:
+        """Return the list of the text of each digest; an empty one for a text that is no key."""
+        return self._ids.take(find(self.digests, digests))
 
 
 class AnchorPositives(PassageLists):
     """The corpus ids of all positives of every anchor."""
+
+
+class AnyGroups(Protocol):
+    """What guards ask of the groups of passages, wherever they are; see ``PassageGroups``."""
+
+    @property
+    def largest(self) -> int:
+        """Number of passages in the largest group."""
+
+    def of(self, texts: Sequence[str]) -> Ragged:
+        """Return the passages of each group; an empty list for a text that names none."""
+
+    def beside(self, ids: npt.NDArray[np.int64]) -> Ragged:
+        """Return, for each passage, the passages of all its groups, itself among them."""
 
 
 class PassageGroups(PassageLists):
@@ -337,6 +385,11 @@ class PassageGroups(PassageLists):
     def _groups(self) -> Ragged:
         """The groups of each passage, up to the last one that has any."""
         return Ragged.from_pairs(self._ids.values, self._ids.rows, int(self._ids.values.max(initial=-1)) + 1)
+
+
+def no_lists(num_rows: int) -> Ragged:
+    """Return an empty list for each row."""
+    return Ragged(np.zeros(num_rows + 1, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
 def find(sorted_digests: Digests, wanted: Digests) -> npt.NDArray[np.int64]:

@@ -19,6 +19,8 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 _IMPORTED_IN = os.getpid()
+_limits = [1 << 16]
+"""How many threads this process may have; the last entry counts."""
 
 
 def is_forked() -> bool:
@@ -28,9 +30,14 @@ def is_forked() -> bool:
 
 def num_threads() -> int:
     """Return the number of cores at hand, or 1 in a forked worker, whose siblings have the other cores."""
-    return (
-        1 if is_forked() else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if is_forked() else min(cores, _limits[-1])
+
+
+def limit_threads(count: int) -> None:
+    """Let this process use at most so many cores, because others on this machine use the rest."""
+    _limits.append(count)
+    torch.set_num_threads(count)
 
 
 def over_rows(function: Callable[[int, int], None], num_rows: int) -> None:

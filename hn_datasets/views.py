@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from hn_datasets.guards import Block, Guard, Rule, Sources, merge, same_texts
-from hn_datasets.picking import guarded, top_scores_of
+from hn_datasets.picking import find_best, guarded, top_scores_of
 from hn_datasets.sampling import Uint64s, row_seeds
-from hn_datasets.search import Found, Nearness, Search, k_best_below
-from hn_datasets.teachers.base import Floats, Ids
+from hn_datasets.search import Found, Nearness, Search
+from hn_datasets.teachers.base import DenseScoresLike, Floats, Ids
 from hn_datasets.texts import Ragged, digest_texts
 
 FIRST_PIECE = 32
@@ -104,10 +105,10 @@ class Views:
         deciding = [other for other in others if not np.isposinf(self.ceilings(other)).all()]
         search = self.search(member, k)
         if not deciding and not (member and self._nearness):
-            found, *answers = k_best_below(block.scores, [search, *more])
+            found, *answers = find_best(block.scores, [search, *more])
             return found, answers
         search = replace(search, k=max(FIRST_PIECE, 2 * k))
-        piece, *answers = k_best_below(block.scores, [search, *more])
+        piece, *answers = find_best(block.scores, [search, *more])
         return self._go_on(member, deciding, k, search, piece), answers
 
     def _go_on(self, member: int, others: Sequence[int], k: int, search: Search, piece: Found) -> Found:
@@ -125,7 +126,7 @@ class Views:
         left[hopeless] = False
         while left.any():
             search, rows = _continue(search, piece, np.flatnonzero(left)), rows[left]
-            (piece,) = k_best_below(self.look(member, rows).scores, [search])
+            (piece,) = find_best(self.look(member, rows).scores, [search])
             _append(found, counts, rows, piece, self._agree(member, limits, rows, piece))
             left = (counts[rows] < k) & (piece.ids[:, -1] >= 0)
         return found
@@ -144,7 +145,7 @@ class Views:
         """
         hopeless = np.empty(0, np.int64)
         for other in limits if len(rows) else ():
-            (lowest,) = k_best_below(self.look(other, rows).scores, [self.search(other, 1).take(rows, 1)])
+            (lowest,) = find_best(self.look(other, rows).scores, [self.search(other, 1).take(rows, 1)])
             silent = rows[lowest.ids[:, 0] < 0]
             if other == 0:
                 hopeless = silent
@@ -163,8 +164,8 @@ class Views:
             agreed[places] = self.block(other).scores.pairs(owners, piece.ids[places]) < ceilings[owners]
         if member and self._nearness:
             places = np.nonzero(agreed)
-            passages = self.block(0).scores.exact.passages
-            agreed[places] = ~self._nearness.refuses(passages, rows[places[0]], piece.ids[places])
+            vectors = cast(DenseScoresLike, self.block(0).scores).stored(piece.ids[places])
+            agreed[places] = ~self._nearness.refuses(vectors, rows[places[0]], np.arange(len(vectors)))
         return agreed
 
     @property

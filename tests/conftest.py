@@ -70,6 +70,12 @@ def outside_hosts():
     assert not _OUTSIDE, f"The test tried to reach {_OUTSIDE}."
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Folder of an embedding store that the tests of a module share."""
+    return tmp_path_factory.mktemp("store")
+
+
 @pytest.fixture(scope="session")
 def minilm_path():
     """Folder of the packaged all-MiniLM-L6-v2, a small real teacher."""

@@ -14,7 +14,7 @@ from hn_datasets.commands.audit import audit_command
 from hn_datasets.errors import ArgumentError, ColumnError, DataSourceError, TextError
 from hn_datasets.inspection import blocks
 from hn_datasets.inspection.audit import audit, audit_dataset
-from hn_datasets.miner import GUARD_FEATURES, MINED_FEATURES
+from hn_datasets.mined_columns import GUARD_FEATURES, MINED_FEATURES
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
 

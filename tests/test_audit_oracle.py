@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 from hn_datasets import TopKMarginPos, compute_statistics
 from hn_datasets.inspection import blocks
 from hn_datasets.inspection.audit import audit_dataset
-from hn_datasets.miner import MINED_FEATURES
+from hn_datasets.mined_columns import MINED_FEATURES
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
 

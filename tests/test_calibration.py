@@ -5,6 +5,7 @@ import unicodedata
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
+from tiny_cross_encoder import load_tiny_cross_encoder, save_tiny_cross_encoder
 
 from hn_datasets import (
     BM25Teacher,
@@ -19,35 +20,12 @@ from hn_datasets import (
     calibrate,
     estimate_false_negatives,
 )
-from hn_datasets.errors import ArgumentError
-from hn_datasets.estimation.hiding import hide_positives
+from hn_datasets.errors import ArgumentError, TeacherError, VectorError
+from hn_datasets.estimation.hiding import Trial, hide_positives, show_positives
 from hn_datasets.estimation.rates import estimate_rate
+from hn_datasets.texts import Ragged
 from tests.teachers import HashTeacher
-
-NUM_ANCHORS = 60
-EXTRA = [f"filler {number % NUM_ANCHORS} {number}" for number in range(150)]
-ROWS = [
-    {"anchor": f"question {number}", "positive": f"answer {number} {part}", "row": f"{number} {part}"}
-    for number in range(NUM_ANCHORS)
-    for part in range(1 + number % 4)
-]
-
-
-class TopicTeacher(HashTeacher):
-    """Texts of one number are close, so that hidden positives come back."""
-
-    def encode(self, texts, role):
-        topics = super().encode([text.split()[1] for text in texts], role)
-        vectors = topics + super().encode(texts, role)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-TEACHER = TopicTeacher(dimension=24, name="topic")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
+from tests.topics import EXTRA, NUM_ANCHORS, ONE_EACH, ROWS, TEACHER, build_miner
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +34,8 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def miner(store, dataset):
-    return HardNegativeMiner.from_dataset(dataset, teacher=TEACHER, corpus=EXTRA, store=store, num_negatives=3)
+def miner(store):
+    return build_miner(store)
 
 
 def vectors(texts):
@@ -116,6 +94,16 @@ def test_one_positive_is_shown_and_its_row_comes_along(miner, dataset):
         assert f"answer {trial.batch['row'][row]}" == shown
 
 
+@pytest.mark.parametrize("highest", [0, 2, 6, 7, 12])
+def test_a_passage_is_hidden_for_its_own_anchors_only(highest):
+    pairs = {(0, 3), (0, 7), (2, 0), (2, 1)}
+    hidden = Ragged.from_pairs(*np.array(sorted(pairs)).T, 3)
+    trial = Trial({}, ["a", "b", "c"], ["x", "y", "z"], hidden, 3)
+    rows, ids = (grid.ravel() for grid in np.meshgrid(np.arange(3), np.arange(highest + 1)))
+    expected = [pair in pairs for pair in zip(rows.tolist(), ids.tolist(), strict=True)]
+    assert trial.is_hidden(rows, ids).tolist() == expected
+
+
 def test_the_order_of_rows_decides_nothing_and_the_seed_does(miner, dataset):
     one = hide_positives(miner, dataset, num_anchors=20, seed=3)
     other = hide_positives(miner, dataset.shuffle(seed=1), num_anchors=20, seed=3)
@@ -140,13 +128,10 @@ def test_lists_of_positives_and_a_miner_that_knows_none_give_the_same(store, min
 
 
 def test_an_ensemble_and_a_guard_are_tried_as_they_mine(store, dataset):
-    choices = {"corpus": EXTRA, "store": store, "num_negatives": 3}
     teacher = EnsembleTeacher([TEACHER, HashTeacher(dimension=24)], mode="agree")
-    plain = HardNegativeMiner.from_dataset(dataset, teacher=TEACHER, method=TopK(), **choices)
-    agreed = HardNegativeMiner.from_dataset(dataset, teacher=teacher, method=TopKPercPos(0.95), **choices)
-    guarded = HardNegativeMiner.from_dataset(
-        dataset, teacher=TEACHER, method=TopK(), guards=(SimilarToPositive(max_score=0.4),), **choices
-    )
+    plain = build_miner(store, method=TopK())
+    agreed = build_miner(store, teacher=teacher, method=TopKPercPos(0.95))
+    guarded = build_miner(store, method=TopK(), guards=(SimilarToPositive(max_score=0.4),))
     naive, together, kept = (estimate_false_negatives(miner, dataset) for miner in (plain, agreed, guarded))
     assert kept.rate.rate < naive.rate.rate / 2 and together.rate.rate < naive.rate.rate
     assert kept.setting["guards"][0]["name"] == "similar-to-positive"
@@ -155,20 +140,18 @@ def test_an_ensemble_and_a_guard_are_tried_as_they_mine(store, dataset):
 def test_a_miner_with_another_method_is_not_mistaken_for_the_one_that_it_comes_from(store, dataset, miner):
     first = miner(dataset[:])  # what it finishes is kept
     other = miner.with_method(TopK())
-    naive = HardNegativeMiner.from_dataset(
-        dataset, teacher=TEACHER, corpus=EXTRA, store=store, num_negatives=3, method=TopK()
-    )
+    naive = build_miner(store, method=TopK())
     assert other(dataset[:])["negatives"] == naive(dataset[:])["negatives"] != first["negatives"]
     assert miner(dataset[:])["negatives"] == first["negatives"]
 
 
 def test_a_positive_in_another_spelling_is_no_second_one(store):
-    rows = [row for row in ROWS if row["row"].endswith(" 0")]
-    double = Dataset.from_list(rows + [{**row, "positive": row["positive"].upper() + " "} for row in rows])
-    miner = HardNegativeMiner.from_dataset(double, teacher=TEACHER, store=store)
-    assert unicodedata.normalize("NFKC", double[-1]["positive"]).casefold().split() == rows[-1]["positive"].split()
+    double = ONE_EACH + [{**row, "positive": row["positive"].upper() + " "} for row in ONE_EACH]
+    miner = build_miner(store, double, corpus=None)
+    folded = unicodedata.normalize("NFKC", double[-1]["positive"]).casefold()
+    assert folded.split() == ONE_EACH[-1]["positive"].split()
     with pytest.raises(ArgumentError, match="at least 30 anchors with several known positives to tell the rate, got 0"):
-        estimate_false_negatives(miner, double)
+        estimate_false_negatives(miner, Dataset.from_list(double))
 
 
 def test_a_judge_is_asked_once_for_each_negative_in_batches(miner, dataset):
@@ -191,24 +174,38 @@ def test_a_judge_is_asked_once_for_each_negative_in_batches(miner, dataset):
     assert 0 < found.estimate.rate.rate <= 0.5 and answers
 
 
-class Reranker:
-    """In the place of a CrossEncoder: scores by the length of what both texts have in common."""
-
-    def __init__(self, num_labels=1, score=None):
-        self.num_labels = num_labels
-        self._score = score or (lambda anchor, passage: float(passage.startswith("answer")))
-
-    def predict(self, pairs, batch_size, show_progress_bar):
-        return np.array([self._score(*pair) for pair in pairs], dtype=np.float32)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    words = ["question", "answer", "filler", *map(str, range(200))]
+    return save_tiny_cross_encoder(tmp_path_factory.mktemp("cross-encoder"), words)
 
 
-def test_a_cross_encoder_calls_false_what_it_scores_like_the_positive(miner, dataset):
-    found = estimate_false_negatives(miner, dataset, cross_encoder=Reranker())
-    by_hand = estimate_false_negatives(
-        miner, dataset, judge=lambda _, passages: [text.startswith("answer") for text in passages]
-    )
+def test_a_cross_encoder_calls_false_what_it_scores_like_the_positive(miner, dataset, folder):
+    trial, model = show_positives(miner, dataset, num_anchors=200, seed=0), load_tiny_cross_encoder(folder)
+    shown = dict(zip(trial.anchors, trial.shown, strict=True))
+    score = lambda *pair: model.predict([pair])[0]  # noqa: E731
+
+    def judge(anchors, passages):
+        pairs = zip(anchors, passages, strict=True)
+        return [score(anchor, passage) >= score(anchor, shown[anchor]) for anchor, passage in pairs]
+
+    found = estimate_false_negatives(miner, dataset, cross_encoder=folder)
     assert found.source == "cross-encoder"
-    assert found.rate == by_hand.rate and 0 < found.rate.rate < 1
+    assert found.rate == estimate_false_negatives(miner, dataset, judge=judge).rate and 0.1 < found.rate.rate < 0.9
+    assert estimate_false_negatives(miner, dataset, cross_encoder=model) == found
+
+
+def test_cross_encoders_that_cannot_judge(miner, dataset, tmp_path):
+    labels = save_tiny_cross_encoder(tmp_path / "three", ["answer"], num_labels=3)
+    broken = save_tiny_cross_encoder(tmp_path / "broken", ["answer"], broken=True)
+    for model, error, message in (
+        (labels, ArgumentError, r"one label, a score, got .* with 3"),
+        (broken, VectorError, "Expected finite scores from the cross-encoder"),
+        (str(tmp_path / "none"), TeacherError, "Could not load the cross-encoder"),
+    ):
+        with pytest.raises(error, match=message) as caught:
+            calibrate(miner, dataset, cross_encoder=model)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -227,8 +224,6 @@ def test_a_cross_encoder_calls_false_what_it_scores_like_the_positive(miner, dat
         ({"judge": lambda anchors, passages: [0]}, "answers of the judge, one for each pair, got an array of shape"),
         ({"judge": lambda anchors, passages: [2.0] * len(anchors)}, "from 0 to 1, got 2"),
         ({"judge": lambda anchors, passages: [float("nan")] * len(anchors)}, "from 0 to 1, got nan"),
-        ({"cross_encoder": Reranker(num_labels=3)}, "one score per pair, got one with 3 labels"),
-        ({"cross_encoder": Reranker(score=lambda *_: float("nan"))}, "Expected finite scores of the cross-encoder"),
         ({"judge": lambda anchors, passages: [1.0] * len(anchors)}, "at most 5.0% false negatives, got 100.0%"),
     ],
 )
@@ -247,7 +242,7 @@ def test_other_methods_are_tried_from_strict_to_loose_on_the_scale_of_the_scores
 
 @pytest.mark.filterwarnings("ignore:BM25")
 def test_scores_of_bm25_have_their_own_grid(store, dataset):
-    miner = HardNegativeMiner.from_dataset(dataset, teacher=BM25Teacher(), corpus=EXTRA, store=store)
+    miner = build_miner(store, teacher=BM25Teacher(), num_negatives=4)
     found = calibrate(miner, dataset, method=TopKMarginPos, target_false_negative_rate=0.9)
     assert max(point.method.margin for point in found.curve) > 1
 

@@ -1,5 +1,6 @@
 """The card: what it says, that nothing in a row can break it, and that what is somebody else's stays."""
 
+import ast
 import html
 import io
 import json
@@ -301,9 +302,10 @@ def test_the_block_loads_what_the_card_promises(release):
 )
 def test_the_training_block_imports_what_there_is(layout, features):
     card = card_of(configs=[config_of(layout, features=features)])
-    lines = blocks_of(card)[1].splitlines()
-    exec("\n".join(line for line in lines if line.startswith("from ")), {})
-    compile(blocks_of(card)[1], "card", "exec")
+    block, names = blocks_of(card)[1], {}
+    exec("\n".join(line for line in block.splitlines() if line.startswith("from ")), names)
+    called = {node.func.id for node in ast.walk(ast.parse(block)) if isinstance(getattr(node, "func", None), ast.Name)}
+    assert len(called) == 3 and called <= set(names), "model, trainer and loss"
 
 
 @pytest.mark.filterwarnings("ignore:.*pin_memory")
@@ -313,7 +315,9 @@ def test_the_training_block_trains(release, tmp_path, monkeypatch):
     loading, training = blocks_of(Path(release, "README.md").read_text(encoding="utf-8"))
     monkeypatch.chdir(release)
     student = json.dumps(str(tmp_path / "student"))
-    exec(loading + "\n" + training.replace('"sentence-transformers/all-MiniLM-L6-v2"', student), {})
+    names = {}
+    exec(loading + "\n" + training.replace('"sentence-transformers/all-MiniLM-L6-v2"', student), names)
+    assert names["trainer"].state.global_step > 0
 
 
 def test_a_layout_that_no_trainer_reads_has_no_training_block():

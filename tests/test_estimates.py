@@ -8,12 +8,10 @@ import pytest
 from click.testing import CliRunner
 from datasets import Dataset, load_dataset
 from jsonschema import Draft202012Validator
-from test_calibration import EXTRA, ROWS, TopicTeacher
 
 from hn_datasets import (
     CardMetadata,
     FalseNegativeEstimate,
-    HardNegativeMiner,
     TopKPercPos,
     audit,
     calibrate,
@@ -23,15 +21,10 @@ from hn_datasets import (
 from hn_datasets.cli import main
 from hn_datasets.errors import ArgumentError
 from hn_datasets.record import MiningRecord
+from tests.topics import ONE_EACH, ROWS, build_miner
 
-TEACHER = TopicTeacher(dimension=24, name="topic")
 LICENSE = CardMetadata(license="cc0-1.0")
 SCHEMA = Path(__file__).parent.parent / "cards" / "mining.schema.json"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +33,8 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def miner(store, dataset):
-    return HardNegativeMiner.from_dataset(dataset, teacher=TEACHER, corpus=EXTRA, store=store, num_negatives=3)
+def miner(store):
+    return build_miner(store)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +115,7 @@ def test_mine_estimates_on_request_and_publish_takes_it_over(dataset, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:BM25")
 def test_mine_refuses_to_estimate_from_too_few(tmp_path):
-    Dataset.from_list([row for row in ROWS if row["row"].endswith(" 0")]).to_json(str(tmp_path / "pairs.jsonl"))
+    Dataset.from_list(ONE_EACH).to_json(str(tmp_path / "pairs.jsonl"))
     done = call("mine", tmp_path / "pairs.jsonl", "--teacher", "bm25", "--estimate", "--output", tmp_path / "mined")
     assert done.exit_code == 1
     assert "Expected at least 30 anchors with several known positives to tell the rate, got 0" in done.stderr

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Value
 from oracle import canonical
 
 from hn_datasets import (
@@ -20,7 +20,6 @@ from hn_datasets import (
     SimilarToPositive,
     TopK,
     TopKPercPos,
-    miner,
 )
 from hn_datasets.errors import ArgumentError, ColumnError, HNDatasetsError
 from hn_datasets.guards import guard_from_dict
@@ -143,9 +142,20 @@ def test_groups_depend_neither_on_processes_nor_on_blocks(world, build, monkeypa
     made = build(guards=(SameGroup("title"),), method=TopK())
     expected = brute_force(world)
     assert_mined(dataset.map(made, batched=True, num_proc=2, batch_size=9), expected)
-    monkeypatch.setattr(miner, "BLOCK_EXCLUDED", 100)
+    monkeypatch.setattr("hn_datasets.row_mining.BLOCK_EXCLUDED", 100)
     assert 1 <= made._block_rows < 10
     assert_mined(dataset.map(made, batched=True, load_from_cache_file=False), expected)
+
+
+def test_every_passage_of_the_corpus_has_its_groups_as_a_positive(world, build):
+    """Whichever id it has: here each of four passages is the positive once, and its group is the corpus's."""
+    texts = [f"Passage {number}" for number in range(4)]
+    further = Dataset.from_list([{"text": text, "title": f"Title {place % 2}"} for place, text in enumerate(texts)])
+    for place, text in enumerate(texts):
+        row = Dataset.from_list([{"anchor": "anchor 1", "positive": text, "title": None}])
+        made = build(row, corpus=further, guards=(SameGroup("title"),), method=TopK())
+        mined = row.cast_column("title", Value("string")).map(made, batched=True)
+        assert sorted(mined[0]["negatives"]) == [other for other in texts if other not in (text, texts[place - 2])]
 
 
 def test_groups_of_all_splits_count(world, build):
@@ -242,7 +252,11 @@ def test_drawn_negatives_keep_to_the_rules(world, build):
 @pytest.mark.parametrize(
     ("guards", "error", "message"),
     [
-        ((SameGroup("ticker"),), ColumnError, r"a column 'ticker', for SameGroup, the dataset has the columns anchor"),
+        (
+            (SameGroup("ticker"),),
+            ColumnError,
+            r"a column 'ticker', for SameGroup, the dataset has the columns anchor .*; name one of them",
+        ),
         ((SameGroup("positive"),), ColumnError, "strings, numbers or dates in column 'positive'"),
         ((SameGroup("nothing"),), ColumnError, "Expected values in column 'nothing'"),
         ((SameGroup("title"), SameGroup("title")), ArgumentError, "one guard of each kind"),

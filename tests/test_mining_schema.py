@@ -12,6 +12,7 @@ from datasets import Dataset
 from jsonschema import Draft202012Validator
 
 from hn_datasets import BM25Teacher, DenseTeacher, EnsembleTeacher, HardNegativeMiner, PrecomputedTeacher
+from hn_datasets.distributions import ScoreDistribution
 from hn_datasets.estimation.rates import Rate
 from hn_datasets.estimation.results import FalseNegativeEstimate
 from hn_datasets.layouts import _SHAPES
@@ -20,7 +21,7 @@ from hn_datasets.modes import MODES
 from hn_datasets.recipe import SAMPLINGS, Recipe
 from hn_datasets.record import MiningRecord
 from hn_datasets.release.card import VersionRow
-from hn_datasets.statistics import MiningStatistics, ScoreDistribution, compute_statistics
+from hn_datasets.statistics import MiningStatistics, compute_statistics
 from tests.static_model import make_static_model
 
 CARDS = Path(__file__).parent.parent / "cards"

@@ -51,8 +51,9 @@ def test_anchors_without_negatives_do_not_count():
     assert estimate_rate([1, 0, 0], [2, 2, 0]) == estimate_rate([1, 0], [2, 2])
     with pytest.raises(ArgumentError, match="got none; mine with a higher ceiling"):
         estimate_rate([0], [0])
-    with pytest.raises(ArgumentError, match="confidence between 0 and 1"):
-        estimate_rate([0], [1], confidence=95)
+    for confidence in (0, 1, 95, -0.5):
+        with pytest.raises(ArgumentError, match=f"confidence between 0 and 1, got {confidence}"):
+            estimate_rate([0], [1], confidence=confidence)
 
 
 def test_a_rate_survives_json_and_reads_as_a_percentage():

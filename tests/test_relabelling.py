@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from datasets import Dataset, load_dataset
-from test_calibration import EXTRA, ROWS, TopicTeacher
 
 from hn_datasets import (
     CardMetadata,
-    HardNegativeMiner,
     RandomNegatives,
     SimilarToPositive,
     TopK,
@@ -21,15 +19,9 @@ from hn_datasets import (
 )
 from hn_datasets.cli import main
 from hn_datasets.errors import ArgumentError
+from tests.topics import EXTRA, ONE_EACH, ROWS, TEACHER, build_miner
 
-TEACHER = TopicTeacher(dimension=24, name="topic")
-ONE_EACH = [row for row in ROWS if row["row"].endswith(" 0")]
 HIDDEN = [row["positive"] for row in ROWS if not row["row"].endswith(" 0")]
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +30,7 @@ def dataset():
 
 
 def mine(dataset, store, **choices):
-    given = {"teacher": TEACHER, "corpus": EXTRA + HIDDEN, "store": store, "num_negatives": 3, **choices}
-    miner = HardNegativeMiner.from_dataset(dataset, **given)
+    miner = build_miner(store, ONE_EACH, corpus=EXTRA + HIDDEN, **choices)
     return miner, dataset.map(miner, batched=True, batch_size=17)
 
 

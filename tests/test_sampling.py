@@ -29,7 +29,7 @@ def test_uniforms_are_uniform_and_differ_by_seed_and_key():
 
 def test_random_takes_every_passage_of_the_pool_equally_often():
     recipe = Recipe(teacher={}, sampling="random", pool=8, num_negatives=2)
-    found = choose(pool(8, np.linspace(1, 0, 8)), recipe, SEEDS, KEYS)
+    found = choose(pool(8, np.linspace(1, 0, 8)), recipe, SEEDS, KEYS.__getitem__)
     np.testing.assert_allclose(shares(found, 8), 0.25, atol=0.03)
     assert (np.diff(found.scores, axis=1) <= 0).all()
     assert (found.ids[:, 0] != found.ids[:, 1]).all()
@@ -38,19 +38,19 @@ def test_random_takes_every_passage_of_the_pool_equally_often():
 def test_softmax_follows_the_scores():
     scores = np.log([4.0, 2.0, 1.0, 1.0])
     recipe = Recipe(teacher={}, sampling="softmax", pool=4, num_negatives=1)
-    found = choose(pool(4, scores), recipe, SEEDS, KEYS)
+    found = choose(pool(4, scores), recipe, SEEDS, KEYS.__getitem__)
     np.testing.assert_allclose(shares(found, 4), [0.5, 0.25, 0.125, 0.125], atol=0.03)
 
 
 def test_a_low_temperature_is_like_top():
     recipe = Recipe(teacher={}, sampling="softmax", pool=4, num_negatives=2, temperature=1e-3)
-    found = choose(pool(4, [0.9, 0.8, 0.7, 0.6]), recipe, SEEDS, KEYS)
+    found = choose(pool(4, [0.9, 0.8, 0.7, 0.6]), recipe, SEEDS, KEYS.__getitem__)
     assert (found.ids == [0, 1]).all()
 
 
 def test_top1_plus_softmax_always_has_the_best():
     recipe = Recipe(teacher={}, sampling="top1+softmax", pool=6, num_negatives=3)
-    found = choose(pool(6, np.linspace(1, 0, 6)), recipe, SEEDS, KEYS)
+    found = choose(pool(6, np.linspace(1, 0, 6)), recipe, SEEDS, KEYS.__getitem__)
     assert (found.ids[:, 0] == 0).all()
     assert shares(found, 6)[1:].min() > 0.2
 
@@ -59,7 +59,7 @@ def test_top1_plus_softmax_always_has_the_best():
 def test_short_pools_stay_padded_at_the_end(sampling):
     ids = np.tile(np.array([5, 7, -1, -1, -1, -1, -1, -1, -1, -1]), (ROWS, 1))
     scores = np.where(ids < 0, -np.inf, 0.5).astype(np.float32)
-    found = choose(Found(ids, scores), Recipe(teacher={}, sampling=sampling), SEEDS, KEYS)
+    found = choose(Found(ids, scores), Recipe(teacher={}, sampling=sampling), SEEDS, KEYS.__getitem__)
     assert found.ids.shape == (ROWS, 4)
     assert (np.sort(found.ids[:, :2], axis=1) == [5, 7]).all()
     assert (found.ids[:, 2:] == -1).all()
@@ -67,7 +67,7 @@ def test_short_pools_stay_padded_at_the_end(sampling):
 
 def test_the_shift_leaves_out_the_best():
     recipe = Recipe(teacher={}, method=TopKShifted(3), num_negatives=2)
-    found = choose(pool(5, [0.9, 0.8, 0.7, 0.6, 0.5]), recipe, SEEDS, KEYS)
+    found = choose(pool(5, [0.9, 0.8, 0.7, 0.6, 0.5]), recipe, SEEDS, KEYS.__getitem__)
     assert (found.ids == [3, 4]).all()
 
 

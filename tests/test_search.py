@@ -12,7 +12,7 @@ from hn_datasets import PrecomputedTeacher
 from hn_datasets.scoring import DenseScorer
 from hn_datasets.search import Nearness, Search, k_best_below
 from hn_datasets.store import EmbeddingStore
-from hn_datasets.teachers.base import Exact
+from hn_datasets.teachers.base import NO_CROWD, Exact
 from hn_datasets.texts import Corpus, Ragged
 from hn_datasets.threads import over_rows
 
@@ -25,10 +25,12 @@ class Table:
         slack: how far off tiles are; where it is 0, tiles are the exact scores.
         kind: what tiles are made of: "floats", "integers" or "tensors" as of an accelerator.
         width: passages of a tile.
+        crowd: from how many candidates on a row is asked of scores with less slack.
     """
 
-    def __init__(self, exact, slack, *, kind="floats", width=4096, seed=0):
+    def __init__(self, exact, slack, *, kind="floats", width=4096, seed=0, crowd=NO_CROWD):
         exact = exact.astype(np.float32)
+        self.table, self.crowd, self.asked = exact, crowd, []
         self.num_passages, self.kind, self.width = exact.shape[1], kind, width
         self.on_accelerator = kind == "tensors"
         self.slack = np.full(len(exact), slack + (kind == "integers") * 1e-5)
@@ -49,6 +51,13 @@ class Table:
             else:
                 tile = np.ascontiguousarray(tile, np.float32)
                 yield start, torch.from_numpy(tile) if self.on_accelerator else tile
+
+    def narrower(self, rows):
+        self.asked.extend(rows.tolist())
+        scores = Table(self.table, 1e-6)
+        scores.fast, scores.units, scores.slack = scores.fast[rows], scores.units[rows], scores.slack[rows]
+        scores.exact = scores.exact._replace(anchors=scores.exact.anchors[rows])
+        return scores
 
 
 def none(num_rows):
@@ -123,6 +132,27 @@ def test_more_scores_within_the_slack_than_can_wait(kind):
     exact[10] /= 1e3
     (found,) = k_best_below(Table(exact, 1e-2, kind=kind), [Search(ceilings, 3, none(20))])
     assert (found.ids == brute_force(exact, ceilings, 3, none(20))).all()
+
+
+@pytest.mark.parametrize("kind", ["floats", "integers"])
+def test_a_row_with_a_crowd_of_candidates_is_searched_in_narrower_scores(kind):
+    rng = np.random.default_rng(6)
+    exact = rng.uniform(0.5, 1.5, (20, 3000)).astype(np.float32)
+    exact[:, 7:11] = 9  # the best are far from the others
+    exact[4] /= 1e3  # all within the slack of one another
+    exact[5] /= 1e3
+    ceilings = np.full(20, np.inf)
+    ceilings[5], ceilings[6] = 1e-3, 1.0  # a ceiling in the middle of all
+    table = Table(exact, 1e-2, kind=kind, width=500, crowd=100)
+    near = Nearness(np.full(20, 1.2), Ragged.from_pairs(np.arange(20), np.arange(20), 20), np.eye(20, dtype=np.float32))
+    (plain,) = k_best_below(table, [Search(ceilings, 3, none(20))])
+    assert (plain.ids == brute_force(exact, ceilings, 3, none(20))).all()
+    assert {4, 5} <= set(table.asked)
+    assert 0 not in table.asked
+    (guarded,) = k_best_below(table, [Search(ceilings, 3, none(20), nearness=near)])
+    allowed = np.where(exact < np.float32(1.2), exact, np.inf)
+    assert (guarded.ids == brute_force(allowed, ceilings, 3, none(20))).all()
+    assert 0 in table.asked  # the second ceiling lies in the middle of all
 
 
 @pytest.mark.parametrize("width", [1, 7, 64, 1000, 4096])

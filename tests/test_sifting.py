@@ -144,6 +144,19 @@ def test_what_is_drawn_from_has_no_near_duplicates(world, build):
         assert found["guard_removals"] == counts
 
 
+def test_a_product_of_the_threshold_itself_is_a_repetition(tmp_path):
+    vectors = {"right": [1, 0], "best": [0.75, 1], "again": [0.5, 0.125], "other": [0.25, 0]}
+    table = np.float32(list(vectors.values()))
+    teacher = PrecomputedTeacher((["q"], np.float32([[1, 0]])), (list(vectors), table), similarity="dot")
+    assert product(table[1], table[2]) == 0.5
+    for threshold, expected in ((0.5, ["best", "other"]), (0.501, ["best", "again"])):
+        miner = HardNegativeMiner.from_dataset(
+            Dataset.from_dict({"query": ["q"], "answer": ["right"]}), teacher=teacher, corpus=list(vectors),
+            method=TopK(), num_negatives=2, guards=(NearDuplicate(threshold),), store=tmp_path,
+        )  # fmt: skip
+        assert list(miner({"query": ["q"], "answer": ["right"]})["negatives"][0]) == expected
+
+
 @pytest.mark.parametrize(("method", "pool"), [(TopKPercPos(0.9), 6), (TopKAbs(0.5), 9), (TopKPercPos(1.0), 64)])
 def test_a_cross_encoder_takes_out_what_it_takes_for_right(world, build, folder, method, pool):
     model = load_tiny_cross_encoder(folder)
@@ -175,6 +188,19 @@ def test_rules_come_first_and_sieves_in_their_order(world, build, folder):
         assert found["negatives"] == kept
         similar = sum(near(text) >= 0.6 for text in below[:NUM_NEGATIVES])
         assert found["guard_removals"] == [counts[0], similar, counts[1]]
+
+
+def test_two_sieves_see_no_more_of_a_row_than_the_one_that_sees_least(world, build, folder):
+    model, method = load_tiny_cross_encoder(folder), TopKPercPos(0.95)
+    guards = (CrossEncoderGuard(folder, pool=4), NearDuplicate(0.6))
+    mined = Dataset.from_list(world[0]).map(build(method=method, guards=guards), batched=True)
+    short = 0
+    for row, found in zip(world[0][:15], mined, strict=False):
+        below, tests = rank(world, row, method), [judged_right(model, row, method), nearly_same(world, 0.6)]
+        kept, counts = go_down(below, tests, NUM_NEGATIVES, limit=8 * 4)
+        assert (found["negatives"], found["guard_removals"]) == (kept, counts)
+        short += len(kept) < NUM_NEGATIVES and len(below) > 8 * 4
+    assert short > 0, "the test shows nothing if 32 passages are always enough"
 
 
 def test_sifting_depends_neither_on_processes_nor_on_batches(world, build, folder, tmp_path):
@@ -265,6 +291,12 @@ def test_cross_encoders_that_cannot_judge(build, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(TeacherError, match="Could not load the cross-encoder"):
         CrossEncoderGuard(tmp_path / "empty")
+
+
+def test_what_a_guard_has_where_nothing_is_named(folder):
+    assert NearDuplicate() == NearDuplicate(0.95)
+    assert SimilarToPositive() == SimilarToPositive(0.3)
+    assert CrossEncoderGuard(folder).to_dict() == CrossEncoderGuard(folder, pool=32).to_dict()
 
 
 @pytest.mark.parametrize("threshold", [0, -0.5, "0.9", float("nan"), True, float("inf")])

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from datasets import Dataset
-from test_calibration import EXTRA, ROWS, TopicTeacher
 
 from hn_datasets import (
     EnsembleTeacher,
-    HardNegativeMiner,
     NearDuplicate,
     RandomNegatives,
     SimilarToPositive,
@@ -30,14 +28,9 @@ from hn_datasets.cli import main
 from hn_datasets.errors import ArgumentError
 from hn_datasets.estimation.rates import Rate
 from hn_datasets.estimation.report import SurveyRow
+from tests.topics import EXTRA, ONE_EACH, ROWS, TEACHER, build_miner
 
-TEACHER = TopicTeacher(dimension=24, name="topic")
 SETTINGS = (TopKPercPos(0.5), TopKPercPos(0.9), TopKMarginPos(1.1), TopKAbs(0.4), TopKShifted(5), TopK())
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +45,7 @@ def found(store, dataset):
 
 @pytest.fixture(scope="module")
 def mined(store, dataset):
-    miner = HardNegativeMiner.from_dataset(dataset, teacher=TEACHER, corpus=EXTRA, store=store, num_negatives=3)
+    miner = build_miner(store)
     return [miner.with_method(method)(dataset[:]) for method in SETTINGS]
 
 
@@ -75,8 +68,7 @@ def test_the_overlap_is_that_of_the_mined_pairs(found, mined):
 
 
 def test_the_rates_are_those_of_calibrate(store, dataset, found):
-    miner = HardNegativeMiner.from_dataset(dataset, teacher=TEACHER, corpus=EXTRA, store=store, num_negatives=3)
-    curve = calibrate(miner, dataset, settings=[0.5, 0.9], target_false_negative_rate=0.5).curve
+    curve = calibrate(build_miner(store), dataset, settings=[0.5, 0.9], target_false_negative_rate=0.5).curve
     assert [row.rate for row in found.settings[:2]] == [point.rate for point in curve]
     assert [row.trial_score for row in found.settings[:2]] == pytest.approx(
         [point.mean_negative_score for point in curve], abs=1e-6
@@ -95,7 +87,7 @@ def test_guards_hold_in_the_search_and_on_trial(store, dataset):
     guards = (SimilarToPositive(max_score=0.6),)
     choices = {"teacher": TEACHER, "corpus": EXTRA, "store": store, "num_negatives": 3, "guards": guards}
     found = survey(dataset, settings=SETTINGS, **choices)
-    miner = HardNegativeMiner.from_dataset(dataset, method=TopKPercPos(0.9), **choices)
+    miner = build_miner(store, method=TopKPercPos(0.9), guards=guards)
     scores = [float(score) for row in miner(dataset[:])["negative_scores"] for score in row]
     assert found.settings[1].mean_negative_score == pytest.approx(math.fsum(scores) / len(scores), abs=1e-6)
     assert found.settings[1].rate == estimate_false_negatives(miner, dataset).rate
@@ -113,8 +105,7 @@ def test_all_six_methods_are_compared_where_nothing_is_named(store, dataset, tea
 
 
 def test_without_several_positives_it_says_why_there_is_no_rate(store):
-    rows = Dataset.from_list([row for row in ROWS if row["row"].endswith(" 0")])
-    found = survey(rows, teacher=TEACHER, corpus=EXTRA, store=store, settings=SETTINGS)
+    found = survey(Dataset.from_list(ONE_EACH), teacher=TEACHER, corpus=EXTRA, store=store, settings=SETTINGS)
     assert {row.rate for row in found.settings} == {None}
     assert "because 0 anchors have several known positives and at least 30 have to" in found.advice
     assert found.choice == TopKPercPos(0.9)

@@ -53,11 +53,11 @@ def _read_guard(text: str) -> Guard:
         return HeldOut(load_source(setting))
     if setting and name == "cross-encoder":
         return CrossEncoderGuard(setting)
-    raise ArgumentError(f"Expected --guard as {GUARD_FORMS}, got {text!r}.")
+    raise ArgumentError(f"Expected --guard as {GUARD_FORMS}, got {text!r}; name one of them.")
 
 
 def _number(text: str, setting: str) -> float:
     try:
         return float(setting)
     except ValueError:
-        raise ArgumentError(f"Expected --guard with a number behind '=', got {text!r}.") from None
+        raise ArgumentError(f"Expected --guard with a number behind '=', such as 0.3, got {text!r}.") from None

@@ -16,6 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hn_datasets.commands.cluster import (
+    cluster_options,
+    mine_on_cluster,
+    read_cluster,
+    show_seconds,
+    show_statistics,
+)
 from hn_datasets.commands.errors import one_line_errors, options_in_errors
 from hn_datasets.commands.guards import GUARD_FORMS, read_guards
 from hn_datasets.commands.sections import SectionedCommand, section_option
@@ -85,7 +92,8 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 @method_option("--seed", type=int, help="Seed of everything that is drawn.")
 @method_option("--guard", "guards", multiple=True, help=f"Keep likely right answers out; repeatable: {GUARD_FORMS}.")
 @method_option("--index", metavar="INDEX", help="exact, auto, or inverted lists such as IVF4096,SQ8.  [default: exact]")
-@output_option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the mined dataset.")
+@cluster_options
+@output_option("--output", required=True, help="Folder for the mined dataset; with --engine ray on any fsspec path.")
 @output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
 @output_option("--plan", is_flag=True, help="Only estimate what it will take: minutes, disk and memory per stage.")
 @output_option("--estimate", is_flag=True, help="Estimate false negatives, from anchors with several positives.")
@@ -94,12 +102,13 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 @one_line_errors
 def mine_command(
     source: str,
-    output: Path,
+    output: str,
     overwrite: bool,
     config: Path | None,
     num_proc: int | None,
     as_json: bool,
     plan: bool,
+    engine: str,
     **options: Any,
 ) -> None:
     """Mine hard negatives for SOURCE: a Hub id, a Parquet, JSON Lines or CSV file, or a folder.
@@ -111,11 +120,14 @@ def mine_command(
       hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --teacher bm25 --ensemble agree --output mined
       hn-datasets mine me/qa --teacher BAAI/bge-m3 --method topk --guard similar-to-positive --output mined
       hn-datasets mine pairs.parquet --config mined/recipe.json --margin 0.9 --output mined-90
+      hn-datasets mine s3://me/qa/*.parquet --teacher BAAI/bge-m3 --engine ray --gpus-per-worker 1 --output s3://me/mined
     """
     from hn_datasets.commands.teachers import choose_teacher
     from hn_datasets.sources import check_output, write_mined
 
-    check_output(output, overwrite=overwrite)
+    folder, cluster = Path(output), read_cluster(engine, num_proc, options)
+    if engine == "local":
+        check_output(folder, overwrite=overwrite)
     recipe, saved = None, None
     if config is not None:
         trust = options["trust_remote_code"]
@@ -125,8 +137,14 @@ def mine_command(
             costs = _plan(source, recipe, choose_teacher(saved, options), options)
             click.echo(json.dumps(costs.to_dict()) if as_json else costs.to_table())
             return
-        mined, record = _mine(source, recipe, choose_teacher(saved, options), num_proc, options)
-    record = write_mined(mined, record, output, overwrite=overwrite)
+        load_teacher = choose_teacher(saved, options)
+        if engine == "ray":
+            choices = {**_choices(recipe, options), "guards": read_guards(options.pop("guards"), recipe)}
+            record = mine_on_cluster(source, load_teacher, choices, output, overwrite, cluster, options)
+            show_statistics(record, as_json=as_json)
+            return
+        mined, record = _mine(source, recipe, load_teacher, num_proc, options)
+    record = write_mined(mined, record, folder, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
     else:
@@ -134,8 +152,8 @@ def mine_command(
         if record.estimate is not None:
             click.echo(record.estimate.describe())
         _show_row(mined, record)
-    click.echo("Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.timings.items()), err=True)
-    click.echo(f"Written: {_loading_code(output, record)}", err=True)
+    show_seconds(record)
+    click.echo(f"Written: {_loading_code(folder, record)}", err=True)
 
 
 def _loading_code(output: Path, record: MiningRecord) -> str:

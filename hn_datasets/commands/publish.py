@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 LAYOUTS = ("triplet", "n-tuple", "labeled-pair", "labeled-list", "scored", "normalized")
 _METADATA = ("license", "license_name", "license_link", "pretty_name", "source_license", "teacher_license")
 
+ESTIMATE_FORMS = "relevant=COLUMN, which has all right answers of each anchor, or cross-encoder=MODEL"
+
 release_option, card_option, hub_option, output_option = map(section_option, ("Release", "Card", "Hub", "Output"))
 
 
@@ -41,6 +43,11 @@ release_option, card_option, hub_option, output_option = map(section_option, ("R
 @card_option("--source-license", help="Licence of the source, in words.")
 @card_option("--teacher-license", help="Licence of the teacher, in words.")
 @card_option("--task-category", "task_categories", multiple=True, metavar="ID", help="The Hub's id of a task.")
+@card_option(
+    "--estimate",
+    metavar="HOW",
+    help=f"Estimate the false negatives, by what is already mined: {ESTIMATE_FORMS}.  [default: that of mine]",
+)
 @card_option("--citation", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File with BibTeX.")
 @release_option(
     "--layout",
@@ -62,7 +69,7 @@ release_option, card_option, hub_option, output_option = map(section_option, ("R
 @hub_option("--retry-seconds", type=float, default=300.0, show_default=True, help="How long to try again.")
 @output_option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @one_line_errors
-def publish_command(directory: Path, as_json: bool, **options: Any) -> None:
+def publish_command(directory: Path, as_json: bool, estimate: str | None, **options: Any) -> None:
     """Publish DIR, a folder that `mine` or `publish` wrote, as a version of the dataset REPO on the Hub.
 
     The token is that of `hf auth login`, or HF_TOKEN. A command that was interrupted is simply run again.
@@ -71,14 +78,23 @@ def publish_command(directory: Path, as_json: bool, **options: Any) -> None:
     Examples:
       hn-datasets publish mined me/qa-hard-negatives --version 1.0.0 --license cc-by-4.0 --language ko
       hn-datasets publish mined me/qa-hard-negatives --version minor --license cc-by-4.0 --notes "New teacher"
+      hn-datasets publish mined me/qa-hard-negatives --version patch --license mit --estimate cross-encoder=MODEL
       hn-datasets publish mined --to-folder release --version 1.0.0 --license cc-by-4.0 --layout n-tuple --layout scored
     """
+    from hn_datasets.estimation.mined import estimate_mined
+    from hn_datasets.release.card_data import validate_metadata
     from hn_datasets.release.publishing import publish
+    from hn_datasets.release.versions import parse_version
 
+    choices = _read_estimate(estimate)
     with options_in_errors():
         mined, record = _open(directory)
         options["layouts"] = options["layouts"] or ("n-tuple",)
-        release = publish(mined, record=record, metadata=_metadata(options), **options)
+        metadata = _metadata(options)
+        parse_version(options["version"])  # an estimate can take a while
+        validate_metadata(metadata)
+        made = estimate_mined(mined, record.recipe, **choices) if choices else None
+        release = publish(mined, record=record, estimate=made, metadata=metadata, **options)
     click.echo(json.dumps(release.to_dict(), ensure_ascii=False) if as_json else _describe(release))
 
 
@@ -96,6 +112,17 @@ def _open(directory: Path) -> tuple[DatasetDict, MiningRecord]:
             f"{', '.join(opened.config_names)} only in {directory}; name another folder."
         )
     return opened.load(name), record
+
+
+def _read_estimate(how: str | None) -> dict[str, Any]:
+    """Return what ``--estimate`` is given as an argument of ``estimate_mined``; nothing where it is not."""
+    if how is None:
+        return {}
+    kind, _, value = how.partition("=")
+    names = {"relevant": "relevant_column_name", "cross-encoder": "cross_encoder"}
+    if kind not in names or not value:
+        raise ArgumentError(f"Expected --estimate as {ESTIMATE_FORMS}, got {how!r}; name one of them.")
+    return {names[kind]: value}
 
 
 def _metadata(options: dict[str, Any]) -> CardMetadata:

@@ -67,7 +67,10 @@ def calibrate(
 
     Raises:
         ArgumentError: an argument is out of range; there are too few anchors with several positives, or with a judge
-            too few anchors; no setting keeps to the target; the judge or the cross-encoder gives no usable answers.
+            too few anchors; no setting keeps to the target; the judge gives no usable answers, or the cross-encoder has
+            several labels.
+        TeacherError: the cross-encoder cannot be loaded.
+        VectorError: one of its scores is NaN or infinite.
     """
     if not 0 < target_false_negative_rate < 1:
         raise ArgumentError(
@@ -147,7 +150,8 @@ def _open_trial(
     trial = show_positives(miner, dataset, num_anchors=wanted, seed=seed)
     _check_available(trial, needed, "anchors", "give more rows")
     if cross_encoder is not None:
-        return trial, Judged(CrossEncoderJudge(cross_encoder, trial), trial, miner.corpus, "cross-encoder")
+        judge = CrossEncoderJudge(cross_encoder, trial.anchors, trial.shown)
+        return trial, Judged(judge, trial, miner.corpus, "cross-encoder")
     return trial, Judged(cast(Judge, judge), trial, miner.corpus, "judge")
 
 

@@ -93,6 +93,12 @@ def show_positives(miner: HardNegativeMiner, dataset: AnyDataset, *, num_anchors
     return _draw(miner, dataset, labels, np.flatnonzero(labels.own.counts), num_anchors, seed)
 
 
+def draw_anchors(digests: Digests, num_anchors: int, seed: int) -> Ids:
+    """Return the places of at most so many anchors, rising; which ones, depends on the seed and the texts alone."""
+    order = np.argsort(uniforms(row_seeds(seed, digests), _ANCHOR), kind="stable")
+    return np.sort(order[:num_anchors])
+
+
 def _read_labels(miner: HardNegativeMiner, dataset: AnyDataset) -> _Labels:
     recipe = miner.recipe
     blocks = list(iter_pairs(dataset, recipe.anchor_column_name, recipe.positive_column_name, recipe.on_empty))
@@ -118,8 +124,7 @@ def _draw(
     miner: HardNegativeMiner, dataset: AnyDataset, labels: _Labels, anchors: Ids, num_anchors: int, seed: int
 ) -> Trial:
     """Draw anchors, and the positive of each that is shown, and find their rows."""
-    order = np.argsort(uniforms(row_seeds(seed, labels.digests[anchors]), _ANCHOR), kind="stable")
-    chosen = np.sort(anchors[order[:num_anchors]])
+    chosen = anchors[draw_anchors(labels.digests[anchors], num_anchors, seed)]
     own = labels.own.take(chosen)
     keys = miner.corpus.digests[own.values].view(np.uint64).reshape(-1, 2)[:, 0]
     draws = uniforms(row_seeds(seed, labels.digests[chosen])[own.rows], keys)

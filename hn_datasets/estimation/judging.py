@@ -12,6 +12,7 @@ from sentence_transformers import CrossEncoder
 from hn_datasets.errors import ArgumentError
 from hn_datasets.estimation.hiding import Trial
 from hn_datasets.teachers.base import Ids
+from hn_datasets.teachers.cross_encoder import PairScorer, join_pair
 from hn_datasets.texts import Corpus
 
 Judge: TypeAlias = Callable[[list[str], list[str]], Sequence[float] | npt.NDArray[np.float64]]
@@ -81,11 +82,9 @@ class Judged:
         """
         pairs = list(zip(rows.tolist(), ids.tolist(), strict=True))
         new = sorted({*pairs} - self._known.keys())
-        for start in range(0, len(new), PAIRS_AT_ONCE):
-            part = new[start : start + PAIRS_AT_ONCE]
-            anchors = [self._trial.anchors[row] for row, _ in part]
-            answers = self._judge(anchors, self._corpus.texts(np.array([number for _, number in part], np.int64)))
-            self._known.update(zip(part, _check_answers(answers, len(part)).tolist(), strict=True))
+        passages = self._corpus.texts(np.array([number for _, number in new], np.int64))
+        answers = ask(self._judge, [self._trial.anchors[row] for row, _ in new], passages)
+        self._known.update(zip(new, answers.tolist(), strict=True))
         return np.array([self._known[pair] for pair in pairs], dtype=np.float64)
 
 
@@ -93,37 +92,43 @@ class CrossEncoderJudge:
     """Calls a passage a right answer where a cross-encoder scores it at least as high as the anchor's positive.
 
     Args:
-        model: a cross-encoder with one output, or its name or folder.
-        trial: the anchors and their positives.
-        batch_size: pairs per forward pass.
+        model: a cross-encoder with one label, or its name or folder.
+        anchors: n texts.
+        positives: one of each anchor; of several for one anchor, the lowest score counts.
+
+    Raises:
+        TeacherError: the model cannot be loaded.
+        ArgumentError: the model has several labels.
+        VectorError: a score is NaN or infinite.
     """
 
-    def __init__(self, model: CrossEncoder | str, trial: Trial, batch_size: int = 32) -> None:
-        self.model = CrossEncoder(model) if isinstance(model, str) else model
-        if self.model.num_labels != 1:
-            raise ArgumentError(
-                f"Expected a cross-encoder with one score per pair, got one with {self.model.num_labels} "
-                "labels; choose a reranker."
-            )
-        self._batch_size = batch_size
-        self._positive_scores = dict(zip(trial.anchors, self._score(trial.anchors, trial.shown), strict=True))
+    def __init__(self, model: CrossEncoder | str, anchors: Sequence[str], positives: Sequence[str]) -> None:
+        self._scorer = PairScorer(model)
+        self._bounds: dict[str, float] = {}
+        for anchor, score in zip(anchors, self._score(anchors, positives).tolist(), strict=True):
+            self._bounds[anchor] = min(score, self._bounds.get(anchor, score))
 
     def __call__(self, anchors: list[str], passages: list[str]) -> Doubles:
         """Return 1 where the passage scores at least as high as the positive, else 0 (shape ``[n]``)."""
-        bounds = np.array([self._positive_scores[anchor] for anchor in anchors])
+        bounds = np.array([self._bounds[anchor] for anchor in anchors])
         return (self._score(anchors, passages) >= bounds).astype(np.float64)
 
-    def _score(self, anchors: list[str], passages: list[str]) -> Doubles:
-        pairs = list(zip(anchors, passages, strict=True))
-        scores = np.asarray(
-            self.model.predict(pairs, batch_size=self._batch_size, show_progress_bar=False), dtype=np.float64
-        )
-        if not np.isfinite(scores).all():
-            raise ArgumentError(
-                f"Expected finite scores of the cross-encoder, got {(~np.isfinite(scores)).sum():,} that are not; load "
-                "it with float32 weights."
-            )
-        return scores
+    def _score(self, anchors: Sequence[str], passages: Sequence[str]) -> Doubles:
+        pairs = [join_pair(*pair) for pair in zip(anchors, passages, strict=True)]
+        return self._scorer.encode(pairs, "pair")[:, 0].astype(np.float64)
+
+
+def ask(judge: Judge, anchors: Sequence[str], passages: Sequence[str]) -> Doubles:
+    """Return a judge's answers about n pairs (shape ``[n]``), of which it gets at most 1,024 at once.
+
+    Raises:
+        ArgumentError: the judge gives another number of answers, or one outside 0 to 1.
+    """
+    answers = [np.empty(0)]
+    for start in range(0, len(anchors), PAIRS_AT_ONCE):
+        part = slice(start, start + PAIRS_AT_ONCE)
+        answers.append(_check_answers(judge([*anchors[part]], [*passages[part]]), len(anchors[part])))
+    return np.concatenate(answers)
 
 
 def _check_answers(answers: Sequence[float] | Doubles, number: int) -> Doubles:

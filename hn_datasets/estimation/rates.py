@@ -7,6 +7,7 @@ counted, and an interval is as wide as their number allows.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hn_datasets.errors import ArgumentError
+from hn_datasets.texts import normalise
 
 INTERVAL = "Wilson interval of the effective sample size, for the rate of as many other anchors"
 
@@ -74,8 +76,7 @@ def estimate_rate(num_false: npt.ArrayLike, num_negatives: npt.ArrayLike, confid
     Raises:
         ArgumentError: there are no negatives, or ``confidence`` is out of range.
     """
-    if not 0 < confidence < 1:
-        raise ArgumentError(f"Expected a confidence between 0 and 1, got {confidence!r}; 0.95 is usual.")
+    check_confidence(confidence)
     counts = np.asarray(num_negatives, dtype=np.float64)
     false = np.asarray(num_false, dtype=np.float64)[counts > 0]
     counts = counts[counts > 0]
@@ -85,6 +86,39 @@ def estimate_rate(num_false: npt.ArrayLike, num_negatives: npt.ArrayLike, confid
     rate = math.fsum(false) / total
     low, high = wilson_interval(rate, effective_size(false, counts, rate) / 2, confidence)
     return Rate(rate, low, high, confidence, len(counts), int(total), math.fsum(false))
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise ``ArgumentError`` where a confidence is not above 0 and below 1."""
+    if not 0 < confidence < 1:
+        raise ArgumentError(f"Expected a confidence between 0 and 1, got {confidence!r}; 0.95 is usual.")
+
+
+def estimate_rate_of_rows(
+    anchors: Sequence[str], num_false: Sequence[float], num_negatives: Sequence[int], confidence: float = 0.95
+) -> Rate:
+    """Do what ``estimate_rate`` does for rows, those of the same anchor as one.
+
+    Args:
+        anchors: n texts.
+        num_false: false negatives of each row.
+        num_negatives: negatives of each row.
+        confidence: above 0, below 1.
+
+    Raises:
+        ArgumentError: there are no negatives, or ``confidence`` is out of range.
+    """
+    false, counts = defaultdict[str, float](float), defaultdict[str, int](int)
+    for anchor, wrong, number in zip(anchors, num_false, num_negatives, strict=True):
+        false[anchor] += wrong
+        counts[anchor] += number
+    return estimate_rate([false[anchor] for anchor in counts], list(counts.values()), confidence)
+
+
+def count_labelled(negatives: Sequence[str], relevant: Sequence[str]) -> int:
+    """Return how many negatives of a row equal one of its right answers after ``normalise``."""
+    right = set(map(normalise, relevant))
+    return sum(normalise(text) in right for text in negatives)
 
 
 def effective_size(num_false: Doubles, num_negatives: Doubles, rate: float) -> float:

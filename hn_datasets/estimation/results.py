@@ -17,6 +17,10 @@ _HOW = {
         "{negatives} negatives that came out were hidden ones. Labels are seldom complete, so the true share may be "
         "higher; anchors with a single right answer may have fewer."
     ),
+    "relevance labels": (
+        "Labels call {false} of the {negatives} negatives of {anchors} labelled anchors right answers. They are seldom "
+        "complete, so the true share may be higher."
+    ),
     "cross-encoder": (
         "A cross-encoder scored {false} of the {negatives} negatives of {anchors} anchors at least as high as the "
         "positive."
@@ -31,7 +35,8 @@ class FalseNegativeEstimate:
 
     Attributes:
         rate: with its interval.
-        source: who says that a negative is false: ``"hidden positives"``, ``"cross-encoder"`` or ``"judge"``.
+        source: who says that a negative is false: ``"hidden positives"``, ``"relevance labels"``,
+            ``"cross-encoder"`` or ``"judge"``.
         setting: what decided which negatives came out, as in the recipe: method, number, sampling and guards.
         seed: of the sample.
         interval: the name of the interval.

@@ -18,8 +18,9 @@ from hn_datasets.estimation.report import Survey, SurveyRow
 from hn_datasets.estimation.settings import survey_settings
 from hn_datasets.guards import Block, same_texts
 from hn_datasets.methods import Method, RandomNegatives, TopK
-from hn_datasets.miner import BLOCK_ROWS, HardNegativeMiner, TeacherLike
+from hn_datasets.miner import HardNegativeMiner, TeacherLike
 from hn_datasets.picking import guarded, mine_block
+from hn_datasets.row_mining import BLOCK_ROWS
 from hn_datasets.search import Found, Search, k_best_below
 from hn_datasets.teachers.base import Ids
 from hn_datasets.teachers.ensemble import EnsembleTeacher

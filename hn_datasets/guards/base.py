@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from hn_datasets.methods import Method
+from hn_datasets.errors import ArgumentError
+from hn_datasets.methods import Method, RandomNegatives
 from hn_datasets.recipe import Recipe
 from hn_datasets.search import Nearness
 from hn_datasets.store import EmbeddingStore
-from hn_datasets.teachers.base import Floats, Ids, Scores, Teacher
-from hn_datasets.texts import Corpus, PassageGroups, Ragged
+from hn_datasets.teachers.base import DenseScoresLike, Encoder, Floats, Ids, Scores, Teacher
+from hn_datasets.texts import AnyCorpus, AnyGroups, Ragged
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Rule:
             size = scores.num_passages
             refused |= np.isin(rows * size + passages, self.excluded.rows * size + self.excluded.values)
         if self.nearness is not None:
-            refused |= self.nearness.refuses(scores.exact.passages, rows, passages)
+            vectors = cast(DenseScoresLike, scores).stored(passages)
+            refused |= self.nearness.refuses(vectors, rows, np.arange(len(passages)))
         answer = np.zeros(ids.shape, dtype=bool)
         answer[there] = refused
         return answer
@@ -85,9 +87,9 @@ class Sources:
     """
 
     recipe: Recipe
-    corpus: Corpus
+    corpus: AnyCorpus
     store: EmbeddingStore
-    groups: Mapping[str, PassageGroups]
+    groups: Mapping[str, AnyGroups]
 
 
 class Sieve(Protocol):
@@ -170,7 +172,7 @@ class Guard:
         return cls(**settings)
 
 
-def same_texts(block: Block, corpus: Corpus) -> Ragged:
+def same_texts(block: Block, corpus: AnyCorpus) -> Ragged:
     """Return the ids of passages with the normalised text of the anchor or of one of its positives; always left out."""
     counts = np.array([1 + len(texts) for texts in block.positives], dtype=np.int64)
     texts = [text for anchor, own in zip(block.anchors, block.positives, strict=True) for text in (anchor, *own)]
@@ -183,6 +185,22 @@ def merge(parts: Sequence[Ragged], num_rows: int) -> Ragged:
         return parts[0]
     rows = np.concatenate([part.rows for part in parts])
     return Ragged.from_pairs(rows, np.concatenate([part.values for part in parts]), num_rows)
+
+
+def check_vectors(guard: Guard, teacher: Teacher, method: Method) -> None:
+    """Refuse what a guard that compares vectors cannot work with.
+
+    Raises:
+        ArgumentError: the teacher gives texts no vectors, or negatives are drawn uniformly.
+    """
+    name = type(guard).__name__
+    if not isinstance(teacher, Encoder):
+        raise ArgumentError(
+            f"{name} needs a teacher that gives passages vectors, got {type(teacher).__name__}; choose a dense "
+            "teacher, or leave the guard out."
+        )
+    if isinstance(method, RandomNegatives):
+        raise ArgumentError(f"{name} has no effect on negatives drawn uniformly; leave it out.")
 
 
 def is_number(value: object) -> bool:

@@ -131,7 +131,7 @@ class _Rescoring:
         places, columns = np.nonzero(ids >= 0)
         owners, passages = rows[places], ids[places, columns]
         corpus = self._sources.corpus
-        scores = self._scores(owners, corpus.digests[passages], lambda places: corpus.texts(passages[places]))
+        scores = self._scores(owners, corpus.digests_of(passages), lambda places: corpus.texts(passages[places]))
         refused = scores >= self._ceilings[owners]
         pairs = owners * len(corpus) + passages
         order = np.argsort(pairs)

@@ -17,7 +17,15 @@ from hn_datasets.columns import AnyDataset, iter_texts
 from hn_datasets.errors import ArgumentError, TextError
 from hn_datasets.files import open_arrow, write_arrow
 from hn_datasets.guards.base import Block, Guard, Rule, Sources
-from hn_datasets.texts import Corpus, Digests, digest_of, digest_texts, fixed_size_binary, fixed_size_bytes, normalise
+from hn_datasets.texts import (
+    AnyCorpus,
+    Digests,
+    digest_of,
+    digest_texts,
+    fixed_size_binary,
+    fixed_size_bytes,
+    normalise,
+)
 
 CHUNK_TEXTS = 10_000
 
@@ -82,7 +90,7 @@ class HeldOut(Guard):
                     f"digest {self.digest}; give them again by HeldOut(texts)."
                 )
             write_arrow(pa.table({"key": fixed_size_binary(keys)}), path)
-        if _blocked(path, sources.corpus.path).all():
+        if _blocked(path, sources.corpus).all():
             raise ArgumentError(
                 f"Expected passages that are not held out, got {len(sources.corpus):,} that all are; hold out other "
                 "texts, or add passages by corpus=...."
@@ -90,16 +98,16 @@ class HeldOut(Guard):
 
     def rule(self, block: Block, sources: Sources) -> Rule:
         """Return the passages that are held out."""
-        return Rule(blocked=_blocked(self._path(sources), sources.corpus.path))
+        return Rule(blocked=_blocked(self._path(sources), sources.corpus))
 
     def _path(self, sources: Sources) -> Path:
         return sources.store.derived / "held-out" / f"{self.digest}.arrow"
 
 
 @lru_cache(maxsize=8)
-def _blocked(texts: Path, corpus: Path) -> npt.NDArray[np.bool_]:
+def _blocked(texts: Path, corpus: AnyCorpus) -> npt.NDArray[np.bool_]:
     """Return which passages of a corpus are held out; the same for every block."""
-    return Corpus(corpus).have_form(fixed_size_bytes(open_arrow(texts)["key"]))
+    return corpus.have_form(fixed_size_bytes(open_arrow(texts)["key"]))
 
 
 def _chunks(texts: Any, columns: Sequence[str] | str | None) -> Iterator[Iterable[str]]:

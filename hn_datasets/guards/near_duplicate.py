@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from hn_datasets.errors import ArgumentError
-from hn_datasets.guards.base import Block, Guard, Sieve, Sources, is_number
-from hn_datasets.methods import Method, RandomNegatives
-from hn_datasets.products import dot_products
-from hn_datasets.teachers.base import Encoder, Floats, Ids, Teacher
+from hn_datasets.guards.base import Block, Guard, Sieve, Sources, check_vectors, is_number
+from hn_datasets.methods import Method
+from hn_datasets.teachers.base import DenseScoresLike, Ids, Teacher
 
 CANDIDATES = 16
 """How many of a row's best passages are looked at first."""
@@ -43,33 +42,27 @@ class NearDuplicate(Guard):
 
     def check(self, teacher: Teacher, method: Method) -> None:
         """Refuse a teacher without vectors, and negatives that are drawn."""
-        if not isinstance(teacher, Encoder):
-            raise ArgumentError(
-                f"NearDuplicate needs a teacher that gives passages vectors, got {type(teacher).__name__}; choose a "
-                "dense teacher, or leave the guard out."
-            )
-        if isinstance(method, RandomNegatives):
-            raise ArgumentError("NearDuplicate has no effect on negatives drawn uniformly; leave it out.")
+        check_vectors(self, teacher, method)
 
     def sieve(self, block: Block, sources: Sources) -> Sieve:
         """Return what compares candidates with the negatives that a row has."""
-        return _Similarities(block.scores.exact.passages, self.threshold)
+        return _Similarities(cast(DenseScoresLike, block.scores), self.threshold)
 
 
 class _Similarities:
     """Refuses passages that are too near to one that is kept.
 
     Args:
-        passages: shape ``[num_passages, d]``, float32.
+        scores: those of a block, which have the vectors of the passages.
         threshold: the product from which on two passages are too near.
     """
 
     num_candidates = CANDIDATES
 
-    def __init__(self, passages: Floats, threshold: float) -> None:
-        self._passages = passages
+    def __init__(self, scores: DenseScoresLike, threshold: float) -> None:
+        self._scores = scores
         self._threshold = threshold
-        self.most_candidates = len(passages)
+        self.most_candidates = scores.num_passages
 
     def prepare(self, rows: Ids, ids: Ids) -> None:
         """Nothing has to be ready: only few pairs of candidates are ever compared."""
@@ -77,7 +70,7 @@ class _Similarities:
     def refuses(self, rows: Ids, ids: Ids, kept: Ids) -> npt.NDArray[np.bool_]:
         """Return which candidates are too near to one that is kept."""
         places, columns = np.nonzero(kept >= 0)
-        products = dot_products(self._passages, self._passages, ids[places], kept[places, columns])
+        products = self._scores.similarities(ids[places], kept[places, columns])
         refused = np.zeros(len(ids), dtype=bool)
         refused[places[products >= self._threshold]] = True
         return refused

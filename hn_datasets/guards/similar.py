@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hn_datasets.errors import ArgumentError
-from hn_datasets.guards.base import Block, Guard, Rule, Sources, is_number
-from hn_datasets.methods import Method, RandomNegatives
+from hn_datasets.guards.base import Block, Guard, Rule, Sources, check_vectors, is_number
+from hn_datasets.methods import Method
 from hn_datasets.search import Nearness
-from hn_datasets.teachers.base import DenseScoresLike, Encoder, Floats, Teacher
+from hn_datasets.teachers.base import DenseScoresLike, Floats, Teacher
 from hn_datasets.texts import Ragged
 
 
@@ -60,13 +60,7 @@ class SimilarToPositive(Guard):
 
     def check(self, teacher: Teacher, method: Method) -> None:
         """Refuse a teacher without vectors, and negatives that are drawn."""
-        if not isinstance(teacher, Encoder):
-            raise ArgumentError(
-                f"SimilarToPositive needs a teacher that gives passages vectors, got {type(teacher).__name__}; "
-                "choose a dense teacher, or leave the guard out."
-            )
-        if isinstance(method, RandomNegatives):
-            raise ArgumentError("SimilarToPositive has no effect on negatives drawn uniformly; leave it out.")
+        check_vectors(self, teacher, method)
 
     def rule(self, block: Block, sources: Sources) -> Rule:
         """Return a ceiling for each anchor on the similarity to its positives."""

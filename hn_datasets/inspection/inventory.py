@@ -13,7 +13,7 @@ from datasets import DatasetDict
 
 from hn_datasets.inspection.blocks import Ints, Numbers, as_strings, iter_blocks
 from hn_datasets.inspection.roles import Roles
-from hn_datasets.statistics import count_names
+from hn_datasets.score_columns import count_names
 from hn_datasets.texts import Digests, digest_texts, fixed_size_binary, fixed_size_bytes, normalise
 
 

@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hn_datasets.diagnosis import piles_up
+from hn_datasets.distributions import ScoreDistribution
 from hn_datasets.markdown import code, escape, shorten
 from hn_datasets.methods import TopKMarginPos, TopKPercPos
 from hn_datasets.release.card_choices import has_no_ceiling
 from hn_datasets.release.card_data import ConfigFiles
-from hn_datasets.statistics import PILE_UP_COUNT, PILE_UP_SHARE, MiningStatistics, ScoreDistribution
+from hn_datasets.statistics import MiningStatistics
 
 if TYPE_CHECKING:
     from hn_datasets.record import MiningRecord
@@ -87,11 +89,6 @@ def _metrics(columns: Sequence[ScoreDistribution]) -> Iterator[tuple[str, list[f
     for place, label in enumerate(("25%", "Median", "75%")):
         yield label, [column.quartiles[place] if column.quartiles else None for column in columns]
     yield "Maximum", [column.maximum for column in columns]
-
-
-def piles_up(column: ScoreDistribution) -> bool:
-    """Return whether so many scores are equal that it is no chance."""
-    return column.most_common_count >= PILE_UP_COUNT and column.most_common_count > PILE_UP_SHARE * column.count
 
 
 def _most_common(column: ScoreDistribution, decimals: int) -> str:

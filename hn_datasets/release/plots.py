@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hn_datasets.diagnosis import piles_up
+from hn_datasets.distributions import ScoreDistribution
 from hn_datasets.methods import Method
-from hn_datasets.release.card_scores import count_decimals, decimals_of, format_score, format_share, piles_up
+from hn_datasets.release.card_scores import count_decimals, decimals_of, format_score, format_share
 from hn_datasets.release.card_sections import PICTURES
-from hn_datasets.statistics import MiningStatistics, ScoreDistribution
+from hn_datasets.statistics import MiningStatistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,6 +6,7 @@ scores anchors against a whole corpus (BM25). Both end as a ``Scorer``, which is
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -23,6 +24,9 @@ Role = Literal["anchor", "passage", "pair"]
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
+NO_CROWD = sys.maxsize
+"""``Scores.crowd`` where no scores have less slack."""
+
 Tile: TypeAlias = "Floats | npt.NDArray[np.int32] | torch.Tensor"
 
 
@@ -47,6 +51,7 @@ class Scores(Protocol):
         exact: what exact scores are made from.
         units: shape ``[num_anchors]``, float64, above 0: a value of a tile times the unit of its row is a score.
         slack: shape ``[num_anchors]``, float64, at least 0: how far that score may be from the exact one.
+        crowd: a row with more candidates than this within the slack is cheaper to search in ``narrower`` scores.
     """
 
     num_passages: int
@@ -54,6 +59,10 @@ class Scores(Protocol):
     exact: Exact
     units: npt.NDArray[np.float64]
     slack: npt.NDArray[np.float64]
+    crowd: int
+
+    def narrower(self, rows: Ids) -> Scores:
+        """Return the scores of some anchors (shape ``[n]``) with less slack; only asked of rows with a crowd."""
 
     def tiles(self, begin: int, end: int) -> Iterator[tuple[int, Tile]]:
         """Yield fast scores of anchors ``begin`` to ``end``: the first passage of a tile, and the tile.
@@ -80,6 +89,12 @@ class DenseScoresLike(Scores, Protocol):
     """
 
     mean_passage: npt.NDArray[np.float64]
+
+    def stored(self, ids: Ids) -> Floats:
+        """Return the vectors of passages of the corpus, shape ``[len(ids), d]``, float32."""
+
+    def similarities(self, ids: Ids, others: Ids) -> Floats:
+        """Return the product of the vectors of each pair of passages, shape ``[len(ids)]``, float32."""
 
     def passage_vectors(self, texts: Sequence[str]) -> Floats:
         """Return the vectors of texts as passages, shape ``[len(texts), d]``, float32."""

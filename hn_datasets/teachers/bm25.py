@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hn_datasets.errors import ArgumentError
-from hn_datasets.teachers.base import Exact, Floats, Ids
+from hn_datasets.teachers.base import NO_CROWD, Exact, Floats, Ids
 from hn_datasets.teachers.bm25_index import (
     INDEX_VERSION,
     VARIANTS,
@@ -138,6 +138,7 @@ class BM25Scores:
     """The scores of a block of anchors; see ``teachers.base.Scores``. Tiles are exact, so the slack is 0."""
 
     on_accelerator = False
+    crowd = NO_CROWD
     exact = Exact(np.empty((0, 0), np.float32), np.empty((0, 0), np.float32))
 
     def __init__(self, scorer: BM25Scorer, anchors: TermCounts) -> None:
@@ -163,6 +164,10 @@ class BM25Scores:
             tile = buffer[: (end - begin) * columns].reshape(end - begin, columns)
             _add_tile(*anchors, index.passages, index.weights, start, tile, begin)
             yield start, tile
+
+    def narrower(self, rows: Ids) -> BM25Scores:
+        """There are no scores with less slack than none."""
+        raise NotImplementedError("BM25 tiles are exact.")
 
     def pairs(self, rows: Ids, ids: Ids) -> Floats:
         """Return the score of each (anchor row, passage id) pair, shape ``[n]``, float32."""

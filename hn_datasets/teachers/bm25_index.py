@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -88,8 +89,12 @@ class Formula:
 class Index:
     """The postings of one corpus, memory-mapped: for each term the passages that have it, with weights.
 
+    Args:
+        path: the folder of the postings.
+        whole: the file with the terms of the whole corpus, where the postings are those of a piece of it.
+
     Attributes:
-        num_passages: size of the corpus.
+        num_passages: size of the corpus, or of its piece.
         average_length: tokens of a passage.
         idf: shape ``[num_terms]``, float64.
         offsets: shape ``[num_terms + 1]``, int64; term t has the postings ``offsets[t]`` to ``offsets[t + 1]``.
@@ -97,13 +102,15 @@ class Index:
         weights: shape ``[num_postings]``, float64: what one occurrence of the term in an anchor adds to the score.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._terms = open_arrow(path / "terms.arrow")
+    def __init__(self, path: Path, whole: Path | None = None) -> None:
+        own = open_arrow(path / "terms.arrow")
+        self._terms = own if whole is None else open_arrow(whole)
         postings = open_arrow(path / "postings.arrow")
-        self.num_passages = int(self._terms.schema.metadata[b"num_passages"])
-        self.average_length = int(self._terms.schema.metadata[b"num_tokens"]) / self.num_passages
+        self.num_passages = int(own.schema.metadata[b"num_passages"])
+        metadata = self._terms.schema.metadata
+        self.average_length = int(metadata[b"num_tokens"]) / int(metadata[b"num_passages"])
         self.idf: Doubles = self._terms["idf"].chunk(0).to_numpy()
-        self.offsets: Ids = np.concatenate([[0], self._terms["end"].chunk(0).to_numpy()])
+        self.offsets: Ids = np.concatenate([[0], own["end"].chunk(0).to_numpy()])
         self.passages: npt.NDArray[np.int32] = postings["passage"].chunk(0).to_numpy()
         self.weights: Doubles = postings["weight"].chunk(0).to_numpy()
 
@@ -162,6 +169,21 @@ def build_index(corpus: Corpus, tokenizer: Tokenizer, formula: Formula, path: Pa
 
     Holds about 20 bytes for each distinct term of each passage.
     """
+    parts, terms = count_corpus(corpus, tokenizer)
+    if not terms:
+        raise no_tokens(tokenizer, len(corpus))
+    frequencies = count_passages(parts, len(terms))
+    num_passages, num_tokens = len(corpus), sum(int(part.lengths.sum()) for part in parts)
+    idf = formula.idf(frequencies, num_passages)
+    metadata = {"num_passages": str(num_passages), "num_tokens": str(num_tokens)}
+    columns = {"term": pa.array(terms, pa.large_string()), "idf": idf, "end": np.cumsum(frequencies)}
+    with whole_folder(path) as folder:
+        write_arrow(pa.table(columns).replace_schema_metadata(metadata), folder / "terms.arrow")
+        write_postings(parts, frequencies, formula, idf, num_tokens / num_passages, folder)
+
+
+def count_corpus(corpus: Corpus, tokenizer: Tokenizer) -> tuple[list[TermCounts], list[str]]:
+    """Return the terms of all passages, in batches, and what the terms are, in the order in which they come first."""
     vocabulary: defaultdict[str, int] = defaultdict()
     vocabulary.default_factory = vocabulary.__len__
     parts: list[TermCounts] = []
@@ -170,14 +192,31 @@ def build_index(corpus: Corpus, tokenizer: Tokenizer, formula: Formula, path: Pa
             texts = corpus.texts(np.arange(start, min(start + BATCH_TEXTS, len(corpus))))
             parts.append(TermCounts.of(tokenizer.tokenize(texts), vocabulary.__getitem__))
             progress.update(len(texts))
-    if not vocabulary:
-        raise TeacherError(
-            f"The tokeniser {json.dumps(tokenizer.spec)} finds no token in any of the {len(corpus)} passages; "
-            "choose one for the language of the corpus."
-        )
+    return parts, list(vocabulary)
+
+
+def no_tokens(tokenizer: Tokenizer, num_passages: int) -> TeacherError:
+    """Return the error that says that no passage has a token."""
+    return TeacherError(
+        f"The tokeniser {json.dumps(tokenizer.spec)} finds no token in any of the {num_passages} passages; "
+        "choose one for the language of the corpus."
+    )
+
+
+def count_passages(parts: Sequence[TermCounts], num_terms: int) -> Ids:
+    """Return how many passages have each term, shape ``[num_terms]``, int64."""
+    frequencies = np.zeros(num_terms, dtype=np.int64)
+    for part in parts:
+        frequencies += np.bincount(part.terms, minlength=num_terms)
+    return frequencies
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``path`` when the block ends, unless another process was first."""
     temporary = path.with_name(f".writing-{uuid.uuid4().hex}")
     try:
-        _write_index(parts, list(vocabulary), formula, temporary)
+        yield temporary
         temporary.rename(path)
     except OSError:
         if not path.is_dir():  # otherwise another process was first, with the same content
@@ -186,24 +225,28 @@ def build_index(corpus: Corpus, tokenizer: Tokenizer, formula: Formula, path: Pa
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_index(parts: Sequence[TermCounts], terms: list[str], formula: Formula, directory: Path) -> None:
-    frequencies = np.zeros(len(terms), dtype=np.int64)
-    for part in parts:
-        frequencies += np.bincount(part.terms, minlength=len(terms))
-    num_passages = sum(len(part.lengths) for part in parts)
-    num_tokens = sum(int(part.lengths.sum()) for part in parts)
-    idf, ends = formula.idf(frequencies, num_passages), np.cumsum(frequencies)
+def write_postings(
+    parts: Sequence[TermCounts], frequencies: Ids, formula: Formula, idf: Doubles, average_length: float, folder: Path
+) -> None:
+    """Write the passages and weights of every term.
+
+    Args:
+        parts: of the passages, in their order.
+        frequencies: how many of them have each term.
+        formula: of the weights.
+        idf: of the terms.
+        average_length: tokens of a passage of the whole corpus.
+        folder: where the file goes.
+    """
+    ends = np.cumsum(frequencies)
     passages, weights = np.empty(ends[-1], dtype=np.int32), np.empty(ends[-1], dtype=np.float64)
     places, start = ends - frequencies, 0
     for part in parts:
         rows = part.rows
-        values = formula.weights(idf[part.terms], part.counts, part.lengths[rows], num_tokens / num_passages)
+        values = formula.weights(idf[part.terms], part.counts, part.lengths[rows], average_length)
         _place(part.terms, rows + start, values, places, passages, weights)
         start += len(part.lengths)
-    metadata = {"num_passages": str(num_passages), "num_tokens": str(num_tokens)}
-    columns = {"term": pa.array(terms, pa.large_string()), "idf": idf, "end": ends}
-    write_arrow(pa.table(columns).replace_schema_metadata(metadata), directory / "terms.arrow")
-    write_arrow(pa.table({"passage": passages, "weight": weights}), directory / "postings.arrow")
+    write_arrow(pa.table({"passage": passages, "weight": weights}), folder / "postings.arrow")
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

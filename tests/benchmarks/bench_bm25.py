@@ -82,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=31_250)
     parser.add_argument("--runs", type=int, default=3)
-    options, _ = parser.parse_known_args()
+    options = parser.parse_args()
     results = {
         "ours": in_own_process(mine_ours, options.size, options.runs),
         "bm25s": in_own_process(retrieve_theirs, options.size, options.runs),

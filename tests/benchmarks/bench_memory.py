@@ -107,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passages", type=int, default=1_000_000)
     parser.add_argument("--anchors", type=int, default=100_000)
-    options, _ = parser.parse_known_args()
+    options = parser.parse_args()
     result = in_own_process(mine, options.passages, options.anchors)
     stages = result["stages"]
     print(f"{options.anchors:,} anchors x {options.passages:,} passages x {DIMENSION}, from an empty store")

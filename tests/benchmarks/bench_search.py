@@ -166,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=100_000)
     parser.add_argument("--runs", type=int, default=3)
-    arguments, _ = parser.parse_known_args()
+    arguments = parser.parse_args()
     size, runs = arguments.size, arguments.runs
     with tempfile.TemporaryDirectory() as parent:
         folder = in_own_process(write_vectors, Path(parent) / "main", size, DIMENSION)

@@ -1,0 +1,139 @@
+"""The mined dataset on any fsspec path: shards that appear whole or not at all, then recipe, record and card."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, cast
+
+import fsspec  # type: ignore[import-untyped]
+import pyarrow.parquet as pq
+from datasets import Dataset, Features
+
+from hn_datasets.errors import ArgumentError, StoreError
+from hn_datasets.files import UNFINISHED
+from hn_datasets.ray_engine.job import Part
+from hn_datasets.ray_engine.reading import as_dataset
+from hn_datasets.readme import render_readme
+from hn_datasets.record import RECORD_FILE, MiningRecord
+from hn_datasets.shards import split_file_name, write_rows
+from hn_datasets.sources import RECIPE_FILE
+from hn_datasets.statistics import MiningStatistics, compute_statistics
+
+UNFINISHED_FILE = "unfinished.json"
+"""Says which run has begun to write here; it goes when the last file is there."""
+
+STATISTICS_COLUMNS = ("positive_score", "negative_scores", "top_score", "negative_teachers", "guard_removals")
+
+
+def shard_path(output: str, part: Part, num_shards: int) -> str:
+    """Return where a part goes."""
+    return f"{output}/data/{split_file_name(part.split)}-{part.shard:05d}-of-{num_shards:05d}.parquet"
+
+
+def exists(path: str) -> bool:
+    """Return whether a file is there."""
+    filesystem, name = fsspec.core.url_to_fs(path)
+    return bool(filesystem.exists(name))
+
+
+@contextlib.contextmanager
+def open_whole(path: str) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears whole or not at all, on any fsspec path.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    filesystem, name = fsspec.core.url_to_fs(path)
+    local = "file" in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,))
+    folder, base = str(PurePosixPath(name).parent), PurePosixPath(name).name
+    # Elsewhere an object is there when it is closed, and a rename would be a copy.
+    temporary = f"{folder}/{UNFINISHED}{secrets.token_hex(8)}-{base}" if local else name
+    try:
+        filesystem.makedirs(folder, exist_ok=True)
+        with filesystem.open(temporary, "wb") as file:
+            yield cast(BinaryIO, file)
+        if local:
+            filesystem.mv(temporary, name)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            filesystem.rm(temporary)
+        reason = error.strerror or str(error)
+        raise StoreError(
+            error.errno, f"Could not write {path} ({reason}); free some space, or name another folder."
+        ) from error
+
+
+def write_shard_to(path: str, rows: Dataset, columns: dict[str, Any], features: Features) -> None:
+    """Write rows with their mined columns as one Parquet file.
+
+    Args:
+        path: of the file.
+        rows: n rows of the source.
+        columns: n values of each mined column.
+        features: of the mined dataset.
+    """
+    added = Dataset.from_dict(columns, features=Features({name: features[name] for name in columns}))
+    table = rows.data.table.drop_columns([name for name in columns if name in rows.column_names])
+    for name in columns:
+        table = table.append_column(added.data.table.schema.field(name), added.data.table[name])
+    with open_whole(path) as file:
+        write_rows(as_dataset(table.select(list(features)), features), file)
+
+
+def claim_output(output: str, key: str, *, overwrite: bool) -> None:
+    """Check that this run may write here, and leave a note that it does.
+
+    Raises:
+        ArgumentError: another dataset, or another run that is not finished, is there.
+        StoreError: the folder cannot be written.
+    """
+    note = f"{output}/{UNFINISHED_FILE}"
+    filesystem, name = fsspec.core.url_to_fs(note)
+    if filesystem.exists(name):
+        if json.loads(filesystem.cat_file(name))["run"] == key:
+            return
+        if not overwrite:
+            raise ArgumentError(
+                f"{output} holds an unfinished run with other settings; name another folder, or pass overwrite=True."
+            )
+    folder = str(PurePosixPath(name).parent)
+    if filesystem.exists(folder) and filesystem.ls(folder):
+        if not filesystem.exists(f"{folder}/{RECIPE_FILE}") and not filesystem.exists(name):
+            raise ArgumentError(f"Expected a new or mined folder as output, {output} holds something else.")
+        if not overwrite:
+            raise ArgumentError(f"{output} holds a mined dataset already; name another folder, or pass overwrite=True.")
+        filesystem.rm(folder, recursive=True)
+    write_text(note, json.dumps({"run": key}))
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text file."""
+    with open_whole(path) as file:
+        file.write(text.encode())
+
+
+def finish_output(output: str, record: MiningRecord) -> None:
+    """Write recipe, card and record, the record last, and take the note away."""
+    write_text(f"{output}/{RECIPE_FILE}", record.recipe.to_json() + "\n")
+    card = render_readme(record.recipe, record.statistics, record.rows, record.corpus, record.source, None)
+    write_text(f"{output}/README.md", card)
+    write_text(f"{output}/{RECORD_FILE}", record.to_json())
+    filesystem, name = fsspec.core.url_to_fs(f"{output}/{UNFINISHED_FILE}")
+    filesystem.rm(name)
+
+
+def summarise(paths: Sequence[str], num_negatives: int) -> MiningStatistics:
+    """Return the statistics of all shards, of which only the numeric columns are read, one shard after the other."""
+    return compute_statistics(_numeric_columns(paths), num_negatives=num_negatives)
+
+
+def _numeric_columns(paths: Sequence[str]) -> Iterator[Any]:
+    for path in paths:
+        with fsspec.open(path, "rb") as file:
+            shard = pq.ParquetFile(file)
+            names = [name for name in STATISTICS_COLUMNS if name in shard.schema_arrow.names]
+            yield shard.read(columns=names)
