@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hn_datasets.approximate import LISTS_FACTOR, check_index, choose_index
+from hn_datasets.approximate import AUTO_PASSAGES, LISTS_FACTOR, check_index, choose_index
 from hn_datasets.columns import AnyDataset, CorpusLike, iter_pairs, iter_passages, resolve_columns
 from hn_datasets.list_building import ListCosts, estimate_lists
 from hn_datasets.miner import HardNegativeMiner
@@ -143,7 +143,11 @@ def plan_mining(
         return Plan(tuple(stages), memory, tuple(_advise(stages)))
     costs = estimate_lists(lists, len(passages), teacher.dimension)
     changed = [_through_lists(stage, costs) for stage in stages]
-    return Plan(tuple(changed), memory + costs.memory_bytes, tuple(_advise(changed, stages)))
+    return Plan(
+        tuple(changed),
+        memory + costs.memory_bytes,
+        tuple(_advise(changed, stages if len(passages) < AUTO_PASSAGES else None)),
+    )
 
 
 def _plan_teacher(
@@ -175,7 +179,7 @@ def _through_lists(stage: Stage, costs: ListCosts) -> Stage:
         work = f"{stage.work}, and {costs.num_lists:,} inverted lists"
         return Stage(stage.name, work, stage.seconds + costs.seconds, stage.disk_bytes + costs.disk_bytes)
     if stage.name == "search":
-        work = f"{stage.work}, through inverted lists"
+        work = f"{stage.work}, through inverted lists, at most"
         return replace(stage, work=work, seconds=stage.seconds * LISTS_FACTOR)
     return stage
 
@@ -254,7 +258,7 @@ def _memory(num_anchors: int, num_passages: int) -> int:
 
 
 def _advise(stages: list[Stage], exact: list[Stage] | None = None) -> Iterator[str]:
-    """Yield what would make it faster, and whether exact search would, where the stages are those of another one."""
+    """Yield what would make it faster, and whether exact search would, if its stages are given."""
     if exact is not None:
         given, without = (sum(stage.seconds for stage in some) for some in (stages, exact))
         if without < given:
