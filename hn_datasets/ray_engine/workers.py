@@ -9,7 +9,7 @@ from hn_datasets.ray_engine.cluster import load_ray
 from hn_datasets.ray_engine.job import Job, Part
 from hn_datasets.ray_engine.mining import SlicedMiner
 from hn_datasets.ray_engine.searching import OpenPieces, merge_found
-from hn_datasets.ray_engine.sliced import Prepared, cut
+from hn_datasets.ray_engine.sliced_scores import Prepared, cut
 from hn_datasets.search import Found, Search
 from hn_datasets.threads import limit_threads
 
