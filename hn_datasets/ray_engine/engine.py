@@ -33,7 +33,7 @@ from hn_datasets.row_mining import BLOCK_ROWS
 from hn_datasets.shards import split_file_names
 from hn_datasets.sources import describe_source
 from hn_datasets.store import EmbeddingStore
-from hn_datasets.teachers.base import Teacher
+from hn_datasets.teachers.base import Encoder, Teacher
 from hn_datasets.teachers.ensemble import list_members
 from hn_datasets.teachers.loading import teacher_from_spec
 from hn_datasets.texts import digest_of
@@ -115,7 +115,7 @@ def mine_on_ray(
     with cluster.connected(address) as ray:
         nodes = cluster.check_nodes(ray, folder)
         count = workers or cluster.default_workers(nodes, gpus_per_worker)
-        widest = max([0, *(encoder.dimension for _, encoder in list_members(ready) if hasattr(encoder, "dimension"))])
+        widest = max([0, *(encoder.dimension for _, encoder in list_members(ready) if isinstance(encoder, Encoder))])
         cluster.check_resources(nodes, count, gpus_per_worker, 4 * BLOCK_ROWS * widest)
         loading = {"config_name": config_name, "split": split, "revision": revision}
         given = _look_at(source, corpus, corpus_column_name, recipe, chosen, folder, loading)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -91,9 +92,7 @@ class SlicedCorpus:
         return np.concatenate([part.have_form(keys) for part in self.parts if part is not None])
 
     def _part(self, number: int) -> Corpus:
-        part = self.parts[number]
-        assert part is not None, "ids lead to ranges that have passages"  # noqa: S101 - for the type checker
-        return part
+        return cast(Corpus, self.parts[number])  # ids lead to ranges that have passages
 
 
 class SlicedLists:
