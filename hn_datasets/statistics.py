@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -215,30 +215,142 @@ def compute_statistics(
     for name, number in (("num_negatives", num_negatives), ("num_bins", num_bins)):
         if number is not None and number < 1:
             raise ArgumentError(f"Expected {name} >= 1, got {number}; leave it out for the default.")
+    return merge_statistics([count_scores(mined)], num_negatives=num_negatives, num_bins=num_bins)
+
+
+@dataclass(frozen=True)
+class ScoreCounts:
+    """Scores of some rows: how often each value comes; so those of other rows can be added, and nothing is lost.
+
+    Attributes:
+        values: finite, rising, each once, float32 or float64.
+        counts: of each value, int64.
+    """
+
+    values: Floats
+    counts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: Floats) -> ScoreCounts:
+        """Return the counts of finite ones among ``values``, which are sorted in place."""
+        found: tuple[Any, ...] = np.unique(_sort_finite(values), return_counts=True)
+        return cls(found[0], found[1].astype(np.int64))
+
+    @classmethod
+    def merge(cls, parts: Sequence[ScoreCounts]) -> ScoreCounts:
+        """Return the counts of several parts together."""
+        if len(parts) == 1:
+            return parts[0]
+        values: Floats
+        values, places = np.unique(np.concatenate([part.values for part in parts]), return_inverse=True)
+        counts = np.zeros(len(values), dtype=np.int64)
+        np.add.at(counts, places, np.concatenate([part.counts for part in parts]))
+        return cls(values, counts)
+
+
+@dataclass(frozen=True)
+class PartialStatistics:
+    """What some rows add to the statistics of all; see ``MiningStatistics``.
+
+    Attributes:
+        rows: all rows, skipped ones too.
+        skipped_rows: those that the miner skipped as empty.
+        longest: negatives of the longest row.
+        negatives: all negatives.
+        negatives_per_row: entry k is the number of rows, skipped ones left out, that have k negatives.
+        positive: scores of positives.
+        negative: scores of negatives.
+        difference: of the row's positive and each of its negatives.
+        positive_not_best: how many rows whose positive is not the best passage; None where the column is missing.
+        teachers: how many negatives each teacher gave.
+        guard_removals: sums over the rows; empty where the column is missing.
+    """
+
+    rows: int
+    skipped_rows: int
+    longest: int
+    negatives: int
+    negatives_per_row: tuple[int, ...]
+    positive: ScoreCounts
+    negative: ScoreCounts
+    difference: ScoreCounts
+    positive_not_best: int | None
+    teachers: Mapping[str, int]
+    guard_removals: tuple[int, ...]
+
+    @classmethod
+    def merge(cls, parts: Sequence[PartialStatistics]) -> PartialStatistics:
+        """Return what the rows of several parts add together."""
+        if len(parts) == 1:
+            return parts[0]
+        per_row = np.zeros(max(len(part.negatives_per_row) for part in parts), dtype=np.int64)
+        teachers: Counter[str] = Counter()
+        for part in parts:
+            per_row[: len(part.negatives_per_row)] += np.array(part.negatives_per_row, dtype=np.int64)
+            teachers.update(part.teachers)
+        not_best = [part.positive_not_best for part in parts]
+        known = [count for count in not_best if count is not None]
+        return cls(
+            rows=sum(part.rows for part in parts),
+            skipped_rows=sum(part.skipped_rows for part in parts),
+            longest=max(part.longest for part in parts),
+            negatives=sum(part.negatives for part in parts),
+            negatives_per_row=tuple(per_row.tolist()),
+            positive=ScoreCounts.merge([part.positive for part in parts]),
+            negative=ScoreCounts.merge([part.negative for part in parts]),
+            difference=ScoreCounts.merge([part.difference for part in parts]),
+            positive_not_best=sum(known) if len(known) == len(parts) else None,
+            teachers=teachers,
+            guard_removals=tuple(map(sum, zip(*(part.guard_removals for part in parts), strict=True))),
+        )
+
+
+def count_scores(
+    mined: Dataset | DatasetDict | IterableDataset | Chunk | Iterable[Chunk],
+) -> PartialStatistics:
+    """Return what rows add to the statistics of all; arguments and errors are those of ``compute_statistics``."""
     columns = _Columns.collect(_chunks(mined))
     skipped = find_skipped(columns.positive_scores, columns.counts)
-    longest = int(columns.counts.max(initial=0))
-    num_negatives = num_negatives or max(1, longest)
-    per_row = np.bincount(columns.counts[~skipped], minlength=max(num_negatives, longest) + 1)
-    differences = _sort_finite(columns.differences())
-    difference = _describe(differences, _edges([differences], num_bins))
-    del differences  # the largest array
-    not_best = columns.positive_not_best(~skipped)
-    positives, negatives = _sort_finite(columns.positive_scores), _sort_finite(columns.negative_scores)
-    edges = _edges([positives, negatives], num_bins)
-    statistics = MiningStatistics(
+    difference, not_best = ScoreCounts.of(columns.differences()), columns.positive_not_best(~skipped)
+    return PartialStatistics(
         rows=len(skipped),
         skipped_rows=int(skipped.sum()),
-        short_rows=int(per_row[:num_negatives].sum()),
-        num_negatives=num_negatives,
+        longest=int(columns.counts.max(initial=0)),
         negatives=int(columns.counts.sum()),
-        negatives_per_row=tuple(per_row.tolist()),
-        positive_score=_describe(positives, edges),
-        negative_score=_describe(negatives, edges),
+        negatives_per_row=tuple(np.bincount(columns.counts[~skipped]).tolist()),
+        positive=ScoreCounts.of(columns.positive_scores),
+        negative=ScoreCounts.of(columns.negative_scores),
         difference=difference,
         positive_not_best=not_best,
-        negatives_per_teacher=dict(sorted(columns.teachers.items())),
+        teachers=columns.teachers,
         guard_removals=columns.guard_removals,
+    )
+
+
+def merge_statistics(
+    parts: Sequence[PartialStatistics], *, num_negatives: int | None = None, num_bins: int = 50
+) -> MiningStatistics:
+    """Return the statistics of all rows from those of parts; see ``compute_statistics``."""
+    whole = PartialStatistics.merge(parts)
+    num_negatives = num_negatives or max(1, whole.longest)
+    per_row = np.zeros(max(num_negatives, whole.longest) + 1, dtype=np.int64)
+    per_row[: len(whole.negatives_per_row)] = whole.negatives_per_row
+    positive, negative, difference = whole.positive, whole.negative, whole.difference
+    edges = _edges([positive.values, negative.values], num_bins)
+    mined, not_best = whole.rows - whole.skipped_rows, whole.positive_not_best
+    statistics = MiningStatistics(
+        rows=whole.rows,
+        skipped_rows=whole.skipped_rows,
+        short_rows=int(per_row[:num_negatives].sum()),
+        num_negatives=num_negatives,
+        negatives=whole.negatives,
+        negatives_per_row=tuple(per_row.tolist()),
+        positive_score=_describe(positive, edges),
+        negative_score=_describe(negative, edges),
+        difference=_describe(difference, _edges([difference.values], num_bins)),
+        positive_not_best=not_best / mined if not_best is not None and mined else None,
+        negatives_per_teacher=dict(sorted(whole.teachers.items())),
+        guard_removals=whole.guard_removals,
     )
     return replace(statistics, diagnoses=tuple(_diagnose(statistics)))
 
@@ -297,11 +409,11 @@ class _Columns:
         differences -= self.negative_scores
         return differences
 
-    def positive_not_best(self, rows: npt.NDArray[np.bool_]) -> float | None:
-        """Return in which share of ``rows`` another passage scores higher; a missing top score (NaN) is not higher."""
-        if self.top_scores is None or not rows.any():
+    def positive_not_best(self, rows: npt.NDArray[np.bool_]) -> int | None:
+        """Return in how many of ``rows`` another passage scores higher; a missing top score (NaN) is not higher."""
+        if self.top_scores is None:
             return None
-        return int((self.top_scores > self.positive_scores)[rows].sum()) / int(rows.sum())
+        return int((self.top_scores > self.positive_scores)[rows].sum())
 
 
 def _chunks(mined: Dataset | DatasetDict | IterableDataset | Chunk | Iterable[Chunk]) -> Iterator[Chunk]:
@@ -364,65 +476,60 @@ def _edges(columns: Sequence[Floats], num_bins: int) -> npt.NDArray[np.float64]:
     return np.linspace(low - 0.5, high + 0.5, num_bins + 1) if low == high else np.linspace(low, high, num_bins + 1)
 
 
-def _describe(values: Floats, edges: npt.NDArray[np.float64]) -> ScoreDistribution:
-    """Describe finite values in rising order."""
-    count = len(values)
+def _describe(scores: ScoreCounts, edges: npt.NDArray[np.float64]) -> ScoreDistribution:
+    values, counts = scores.values, scores.counts
+    count = int(counts.sum())
     if not count:
         nothing = np.zeros(max(0, len(edges) - 1), dtype=np.int64)
         return ScoreDistribution(
             0, None, None, None, None, None, None, 0, 0, 0, tuple(edges.tolist()), tuple(nothing.tolist())
         )
-    mean = _exact_sum(values) / count
-    start, length = _longest_run(values)
-    below, at_most = (int(np.searchsorted(values, values.dtype.type(0), side)) for side in ("left", "right"))
+    mean = _exact_sum(scores) / count
+    ends = np.cumsum(counts)
+    place = int(counts.argmax())
+    below, at_most = (int(counts[: np.searchsorted(values, 0.0, side)].sum()) for side in ("left", "right"))
     return ScoreDistribution(
         count=count,
         mean=mean,
-        standard_deviation=math.sqrt(_exact_sum(values, mean) / (count - 1)) if count > 1 else None,
+        standard_deviation=math.sqrt(_exact_sum(scores, mean) / (count - 1)) if count > 1 else None,
         minimum=float(values[0]),
-        quartiles=tuple(_quantile(values, share) for share in QUARTILES),
+        quartiles=tuple(_quantile(values, ends, share) for share in QUARTILES),
         maximum=float(values[-1]),
-        most_common=float(values[start]),
-        most_common_count=length,
+        most_common=float(values[place]),
+        most_common_count=int(counts[place]),
         zeros=at_most - below,
         at_most_zero=at_most,
         edges=tuple(edges.tolist()),
-        bin_counts=tuple(np.histogram(values, bins=edges)[0].tolist()),
+        bin_counts=tuple(np.histogram(values, bins=edges, weights=counts)[0].tolist()),
     )
 
 
-def _longest_run(values: Floats) -> tuple[int, int]:
-    """Return where the longest run of equal values starts in sorted values, the first of several, and its length.
-
-    A run of length r holds runs of every smaller length, so r is found by bisection, with one flag per value in memory.
-    """
-
-    def ends(length: int) -> npt.NDArray[np.bool_]:
-        same: npt.NDArray[np.bool_] = values[length - 1 :] == values[: len(values) - length + 1]
-        return same
-
-    shortest, longest = 1, len(values)
-    while shortest < longest:
-        middle = (shortest + longest + 1) // 2
-        if ends(middle).any():
-            shortest = middle
-        else:
-            longest = middle - 1
-    return int(ends(longest).argmax()), longest
-
-
-def _exact_sum(values: Floats, mean: float | None = None) -> float:
+def _exact_sum(scores: ScoreCounts, mean: float | None = None) -> float:
     """Return the sum of all values, or of their squared distances to ``mean``, rounded once."""
-    blocks = (values[start : start + _BLOCK].astype(np.float64) for start in range(0, len(values), _BLOCK))
-    terms = blocks if mean is None else ((block - mean) ** 2 for block in blocks)
-    return math.fsum(chain.from_iterable(term.data for term in terms))
+    return math.fsum(chain.from_iterable(block.data for block in _iter_terms(scores, mean)))
 
 
-def _quantile(values: Floats, share: float) -> float:
-    """Return the value at ``share`` of sorted values, interpolated linearly as in ``numpy.quantile``."""
-    place = share * (len(values) - 1)
+def _iter_terms(scores: ScoreCounts, mean: float | None) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield each value as often as it comes, in blocks of about ``_BLOCK``, or its squared distance to ``mean``."""
+    starts = np.searchsorted(np.cumsum(scores.counts), np.arange(0, int(scores.counts.sum()), _BLOCK), side="right")
+    for begin, end in pairwise([*np.unique(starts).tolist(), len(scores.values)]):
+        block = np.repeat(scores.values[begin:end].astype(np.float64), scores.counts[begin:end])
+        yield block if mean is None else (block - mean) ** 2
+
+
+def _quantile(values: Floats, ends: npt.NDArray[np.int64], share: float) -> float:
+    """Return the value at ``share`` of all, interpolated linearly as in ``numpy.quantile``.
+
+    Args:
+        values: rising, each once.
+        ends: how many of all are at most each value.
+        share: 0 to 1.
+    """
+    place = share * (int(ends[-1]) - 1)
     low = math.floor(place)
-    first, second = float(values[low]), float(values[min(low + 1, len(values) - 1)])
+    first, second = (
+        float(values[np.searchsorted(ends, number, side="right")]) for number in (low, min(low + 1, int(ends[-1]) - 1))
+    )
     return first + (second - first) * (place - low)
 
 

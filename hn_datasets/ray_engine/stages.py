@@ -24,12 +24,13 @@ from hn_datasets.ray_engine.files import (
 )
 from hn_datasets.ray_engine.job import Job, OnError, Part, Pieces
 from hn_datasets.ray_engine.locating import Places, find_in_corpus, find_in_rows
-from hn_datasets.ray_engine.output import exists, finish_output, shard_path, summarise, write_text
+from hn_datasets.ray_engine.output import count_shards, exists, finish_output, merge_shards, shard_path, write_text
 from hn_datasets.ray_engine.ranges import build_texts, range_store
 from hn_datasets.ray_engine.reading import read_corpus_file, read_rows_file
 from hn_datasets.ray_engine.workers import Assembler, Worker, assembler_count
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord, describe_environment
+from hn_datasets.statistics import MiningStatistics
 from hn_datasets.teachers.base import Ranker, Role
 from hn_datasets.teachers.ensemble import list_members
 from hn_datasets.teachers.precomputed import PrecomputedTeacher
@@ -253,6 +254,18 @@ class Run:
         sizes = [part.num_rows for part, _ in left]
         cluster.run_units(self.ray, self.assemblers, submit, left, label="Mining", sizes=sizes, unit="row")
 
+    def _statistics(self, shards: Sequence[str]) -> MiningStatistics:
+        """Return the statistics of all shards; what they are merged from goes from worker to worker."""
+        reference, count = [self.job_reference], len(self.workers)
+        counted = [
+            worker.run.remote(reference, count_shards, shards[place::count])
+            for place, worker in enumerate(self.workers)
+        ]
+        merged: MiningStatistics = cluster.result_of(
+            self.ray, self.workers[0].run.remote(reference, merge_shards, counted), "Statistics"
+        )
+        return merged
+
     def _num_shards(self, parts: Iterable[Part]) -> dict[str, int]:
         return {part.split: part.shard + 1 for part in parts}  # the last one of each split counts
 
@@ -263,7 +276,7 @@ class Run:
     def _finish(self, key: str, pieces: Pieces, parts: Sequence[Part], failures: Sequence[Failure]) -> MiningRecord:
         """Write the record; workers look at what grows with the data."""
         shards, recipe, start = self._shards(parts), self.job.recipe, time.perf_counter()
-        (statistics,) = self._on_workers(summarise_shards, [(shards,)], label="Statistics")
+        statistics = self._statistics(shards)
         (digest,) = self._on_workers(digest_pieces, [(pieces,)], label="Digest")
         if failures:
             statistics = replace(statistics, failed_texts=len(failures))
@@ -297,11 +310,6 @@ def collect_range(job: Job, number: int, kind: str) -> tuple[Path | None, int]:
     with atomic_write(marker) as target:
         target.write(json.dumps([None if path is None else str(path), size]).encode())
     return path, size
-
-
-def summarise_shards(job: Job, shards: Sequence[str]) -> Any:
-    """Return the statistics of all shards."""
-    return summarise(shards, job.recipe.num_negatives)
 
 
 def digest_pieces(_: Job, pieces: Pieces) -> str:
