@@ -16,8 +16,8 @@ BLOCK_ROWS = 2048
 INDEX_BYTES = 24
 """Bytes of memory for each text of a range while it is encoded: its digest, and where its vector is."""
 
-TABLE_BYTES = 56
-"""Bytes on disk beside each text: two digests, an order, an offset."""
+TABLE_BYTES = 64
+"""Bytes on disk beside each text: three digests, an order, an offset."""
 
 MINED_BYTES = 60
 """Bytes of the numeric columns of a mined row."""

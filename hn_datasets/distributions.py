@@ -1,14 +1,14 @@
 """How scores are distributed: a summary of numbers, the same to the last bit in whatever order they come.
 
-Values are sorted, and sums are exact (``math.fsum``) before they are rounded once.
+Values are counted, and sums are exact (``math.fsum``) before they are rounded once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,37 @@ class ScoreDistribution:
         return cls(**lists_to_tuples(data))
 
 
-def sort_finite(values: Floats) -> Floats:
+@dataclass(frozen=True)
+class ScoreCounts:
+    """Scores of some rows: how often each value comes; so those of other rows can be added, and nothing is lost.
+
+    Attributes:
+        values: finite, rising, each once, float32 or float64.
+        counts: of each value, int64.
+    """
+
+    values: Floats
+    counts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: Floats) -> ScoreCounts:
+        """Return the counts of finite ones among ``values``, which are sorted in place."""
+        found: tuple[Any, ...] = np.unique(_sort_finite(values), return_counts=True)
+        return cls(found[0], found[1].astype(np.int64))
+
+    @classmethod
+    def merge(cls, parts: Sequence[ScoreCounts]) -> ScoreCounts:
+        """Return the counts of several parts together."""
+        if len(parts) == 1:
+            return parts[0]
+        values: Floats
+        values, places = np.unique(np.concatenate([part.values for part in parts]), return_inverse=True)
+        counts = np.zeros(len(values), dtype=np.int64)
+        np.add.at(counts, places, np.concatenate([part.counts for part in parts]))
+        return cls(values, counts)
+
+
+def _sort_finite(values: Floats) -> Floats:
     """Sort ``values`` in place and return the finite ones; -0.0 becomes 0.0, so that equal values are the same bits."""
     values += 0.0
     values.sort()
@@ -84,65 +114,61 @@ def bin_edges(columns: Sequence[Floats], num_bins: int) -> npt.NDArray[np.float6
     return np.linspace(low - 0.5, high + 0.5, num_bins + 1) if low == high else np.linspace(low, high, num_bins + 1)
 
 
-def describe_scores(values: Floats, edges: npt.NDArray[np.float64]) -> ScoreDistribution:
-    """Describe finite values in rising order."""
-    count = len(values)
+def describe_scores(scores: ScoreCounts, edges: npt.NDArray[np.float64]) -> ScoreDistribution:
+    """Describe scores; the edges are those of the histogram."""
+    values, counts = scores.values, scores.counts
+    count = int(counts.sum())
     if not count:
         nothing = np.zeros(max(0, len(edges) - 1), dtype=np.int64)
         return ScoreDistribution(
             0, None, None, None, None, None, None, 0, 0, 0, tuple(edges.tolist()), tuple(nothing.tolist())
         )
-    mean = _exact_sum(values) / count
-    start, length = _longest_run(values)
-    below, at_most = (int(np.searchsorted(values, values.dtype.type(0), side)) for side in ("left", "right"))
+    mean = _exact_sum(scores) / count
+    ends = np.cumsum(counts)
+    place = int(counts.argmax())
+    below, at_most = (int(counts[: np.searchsorted(values, 0.0, side)].sum()) for side in ("left", "right"))
     return ScoreDistribution(
         count=count,
         mean=mean,
-        standard_deviation=math.sqrt(_exact_sum(values, mean) / (count - 1)) if count > 1 else None,
+        standard_deviation=math.sqrt(_exact_sum(scores, mean) / (count - 1)) if count > 1 else None,
         minimum=float(values[0]),
-        quartiles=tuple(_quantile(values, share) for share in QUARTILES),
+        quartiles=tuple(_quantile(values, ends, share) for share in QUARTILES),
         maximum=float(values[-1]),
-        most_common=float(values[start]),
-        most_common_count=length,
+        most_common=float(values[place]),
+        most_common_count=int(counts[place]),
         zeros=at_most - below,
         at_most_zero=at_most,
         edges=tuple(edges.tolist()),
-        bin_counts=tuple(np.histogram(values, bins=edges)[0].tolist()),
+        bin_counts=tuple(np.histogram(values, bins=edges, weights=counts)[0].tolist()),
     )
 
 
-def _longest_run(values: Floats) -> tuple[int, int]:
-    """Return where the longest run of equal values starts in sorted values, the first of several, and its length.
-
-    A run of length r holds runs of every smaller length, so r is found by bisection, with one flag per value in memory.
-    """
-
-    def ends(length: int) -> npt.NDArray[np.bool_]:
-        same: npt.NDArray[np.bool_] = values[length - 1 :] == values[: len(values) - length + 1]
-        return same
-
-    shortest, longest = 1, len(values)
-    while shortest < longest:
-        middle = (shortest + longest + 1) // 2
-        if ends(middle).any():
-            shortest = middle
-        else:
-            longest = middle - 1
-    return int(ends(longest).argmax()), longest
-
-
-def _exact_sum(values: Floats, mean: float | None = None) -> float:
+def _exact_sum(scores: ScoreCounts, mean: float | None = None) -> float:
     """Return the sum of all values, or of their squared distances to ``mean``, rounded once."""
-    blocks = (values[start : start + _BLOCK].astype(np.float64) for start in range(0, len(values), _BLOCK))
-    terms = blocks if mean is None else ((block - mean) ** 2 for block in blocks)
-    return math.fsum(chain.from_iterable(term.data for term in terms))
+    return math.fsum(chain.from_iterable(block.data for block in _iter_terms(scores, mean)))
 
 
-def _quantile(values: Floats, share: float) -> float:
-    """Return the value at ``share`` of sorted values, interpolated linearly as in ``numpy.quantile``."""
-    place = share * (len(values) - 1)
+def _iter_terms(scores: ScoreCounts, mean: float | None) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield each value as often as it comes, in blocks of about ``_BLOCK``, or its squared distance to ``mean``."""
+    starts = np.searchsorted(np.cumsum(scores.counts), np.arange(0, int(scores.counts.sum()), _BLOCK), side="right")
+    for begin, end in pairwise([*np.unique(starts).tolist(), len(scores.values)]):
+        block = np.repeat(scores.values[begin:end].astype(np.float64), scores.counts[begin:end])
+        yield block if mean is None else (block - mean) ** 2
+
+
+def _quantile(values: Floats, ends: npt.NDArray[np.int64], share: float) -> float:
+    """Return the value at ``share`` of all, interpolated linearly as in ``numpy.quantile``.
+
+    Args:
+        values: rising, each once.
+        ends: how many of all are at most each value.
+        share: 0 to 1.
+    """
+    place = share * (int(ends[-1]) - 1)
     low = math.floor(place)
-    first, second = float(values[low]), float(values[min(low + 1, len(values) - 1)])
+    first, second = (
+        float(values[np.searchsorted(ends, number, side="right")]) for number in (low, min(low + 1, int(ends[-1]) - 1))
+    )
     return first + (second - first) * (place - low)
 
 

@@ -84,11 +84,11 @@ class ScoreColumns:
         differences -= self.negative_scores
         return differences
 
-    def positive_not_best(self, rows: npt.NDArray[np.bool_]) -> float | None:
-        """Return in which share of ``rows`` another passage scores higher; a missing top score (NaN) is not higher."""
-        if self.top_scores is None or not rows.any():
+    def positive_not_best(self, rows: npt.NDArray[np.bool_]) -> int | None:
+        """Return in how many of ``rows`` another passage scores higher; a missing top score (NaN) is not higher."""
+        if self.top_scores is None:
             return None
-        return int((self.top_scores > self.positive_scores)[rows].sum()) / int(rows.sum())
+        return int((self.top_scores > self.positive_scores)[rows].sum())
 
 
 def _chunks(mined: MinedColumns) -> Iterator[Chunk]:

@@ -5,6 +5,7 @@ The result is the same to the last bit for any row order and any sharding.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,11 +16,11 @@ from hn_datasets.batches import find_skipped
 from hn_datasets.diagnosis import NOT_BEST_SHARE, diagnose
 from hn_datasets.distributions import (
     QUARTILES,
+    ScoreCounts,
     ScoreDistribution,
     bin_edges,
     describe_scores,
     lists_to_tuples,
-    sort_finite,
     tuples_to_lists,
 )
 from hn_datasets.errors import ArgumentError
@@ -150,33 +151,114 @@ def compute_statistics(
     for name, number in (("num_negatives", num_negatives), ("num_bins", num_bins)):
         if number is not None and number < 1:
             raise ArgumentError(f"Expected {name} >= 1, got {number}; leave it out for the default.")
+    return merge_statistics([count_scores(mined)], num_negatives=num_negatives, num_bins=num_bins)
+
+
+@dataclass(frozen=True)
+class PartialStatistics:
+    """What some rows add to the statistics of all; see ``MiningStatistics``.
+
+    Attributes:
+        rows: all rows, skipped ones too.
+        skipped_rows: those that the miner skipped as empty.
+        longest: negatives of the longest row.
+        negatives: all negatives.
+        negatives_per_row: entry k is the number of rows, skipped ones left out, that have k negatives.
+        positive: scores of positives.
+        negative: scores of negatives.
+        difference: of the row's positive and each of its negatives.
+        positive_not_best: how many rows whose positive is not the best passage; None where the column is missing.
+        teachers: how many negatives each teacher gave.
+        guard_removals: sums over the rows; empty where the column is missing.
+    """
+
+    rows: int
+    skipped_rows: int
+    longest: int
+    negatives: int
+    negatives_per_row: tuple[int, ...]
+    positive: ScoreCounts
+    negative: ScoreCounts
+    difference: ScoreCounts
+    positive_not_best: int | None
+    teachers: Mapping[str, int]
+    guard_removals: tuple[int, ...]
+
+    @classmethod
+    def merge(cls, parts: Sequence[PartialStatistics]) -> PartialStatistics:
+        """Return what the rows of several parts add together."""
+        if len(parts) == 1:
+            return parts[0]
+        per_row = np.zeros(max(len(part.negatives_per_row) for part in parts), dtype=np.int64)
+        teachers: Counter[str] = Counter()
+        for part in parts:
+            per_row[: len(part.negatives_per_row)] += np.array(part.negatives_per_row, dtype=np.int64)
+            teachers.update(part.teachers)
+        not_best = [part.positive_not_best for part in parts]
+        known = [count for count in not_best if count is not None]
+        return cls(
+            rows=sum(part.rows for part in parts),
+            skipped_rows=sum(part.skipped_rows for part in parts),
+            longest=max(part.longest for part in parts),
+            negatives=sum(part.negatives for part in parts),
+            negatives_per_row=tuple(per_row.tolist()),
+            positive=ScoreCounts.merge([part.positive for part in parts]),
+            negative=ScoreCounts.merge([part.negative for part in parts]),
+            difference=ScoreCounts.merge([part.difference for part in parts]),
+            positive_not_best=sum(known) if len(known) == len(parts) else None,
+            teachers=teachers,
+            guard_removals=tuple(map(sum, zip(*(part.guard_removals for part in parts), strict=True))),
+        )
+
+
+def count_scores(
+    mined: MinedColumns,
+) -> PartialStatistics:
+    """Return what rows add to the statistics of all; arguments and errors are those of ``compute_statistics``."""
     columns = ScoreColumns.collect(mined)
     skipped = find_skipped(columns.positive_scores, columns.counts)
-    longest = int(columns.counts.max(initial=0))
-    num_negatives = num_negatives or max(1, longest)
-    per_row = np.bincount(columns.counts[~skipped], minlength=max(num_negatives, longest) + 1)
-    differences = sort_finite(columns.differences())
-    difference = describe_scores(differences, bin_edges([differences], num_bins))
-    del differences  # the largest array
-    not_best = columns.positive_not_best(~skipped)
-    positives, negatives = sort_finite(columns.positive_scores), sort_finite(columns.negative_scores)
-    edges = bin_edges([positives, negatives], num_bins)
-    positive, negative = describe_scores(positives, edges), describe_scores(negatives, edges)
-    counts = {"short_rows": int(per_row[:num_negatives].sum()), "num_negatives": num_negatives}
-    found = diagnose(positive, negative, positive_not_best=not_best, mined_rows=int((~skipped).sum()), **counts)
-    return MiningStatistics(
+    difference, not_best = ScoreCounts.of(columns.differences()), columns.positive_not_best(~skipped)
+    return PartialStatistics(
         rows=len(skipped),
         skipped_rows=int(skipped.sum()),
-        **counts,
+        longest=int(columns.counts.max(initial=0)),
         negatives=int(columns.counts.sum()),
+        negatives_per_row=tuple(np.bincount(columns.counts[~skipped]).tolist()),
+        positive=ScoreCounts.of(columns.positive_scores),
+        negative=ScoreCounts.of(columns.negative_scores),
+        difference=difference,
+        positive_not_best=not_best,
+        teachers=columns.teachers,
+        guard_removals=columns.guard_removals,
+    )
+
+
+def merge_statistics(
+    parts: Sequence[PartialStatistics], *, num_negatives: int | None = None, num_bins: int = 50
+) -> MiningStatistics:
+    """Return the statistics of all rows from those of parts; see ``compute_statistics``."""
+    whole = PartialStatistics.merge(parts)
+    num_negatives = num_negatives or max(1, whole.longest)
+    per_row = np.zeros(max(num_negatives, whole.longest) + 1, dtype=np.int64)
+    per_row[: len(whole.negatives_per_row)] = whole.negatives_per_row
+    edges = bin_edges([whole.positive.values, whole.negative.values], num_bins)
+    positive, negative = describe_scores(whole.positive, edges), describe_scores(whole.negative, edges)
+    mined, not_best = whole.rows - whole.skipped_rows, whole.positive_not_best
+    share = not_best / mined if not_best is not None and mined else None
+    counts = {"short_rows": int(per_row[:num_negatives].sum()), "num_negatives": num_negatives}
+    return MiningStatistics(
+        rows=whole.rows,
+        skipped_rows=whole.skipped_rows,
+        **counts,
+        negatives=whole.negatives,
         negatives_per_row=tuple(per_row.tolist()),
         positive_score=positive,
         negative_score=negative,
-        difference=difference,
-        positive_not_best=not_best,
-        negatives_per_teacher=dict(sorted(columns.teachers.items())),
-        guard_removals=columns.guard_removals,
-        diagnoses=tuple(found),
+        difference=describe_scores(whole.difference, bin_edges([whole.difference.values], num_bins)),
+        positive_not_best=share,
+        negatives_per_teacher=dict(sorted(whole.teachers.items())),
+        guard_removals=whole.guard_removals,
+        diagnoses=tuple(diagnose(positive, negative, positive_not_best=share, mined_rows=mined, **counts)),
     )
 
 

@@ -138,10 +138,11 @@ class EmbeddingStore:
         vectors[missing] = check_vectors(encoder.encode(chunk, role), chunk, encoder.dimension)[inverse]
         return vectors
 
-    def matrix(self, encoder: Encoder, corpus: Corpus, role: Role = "passage") -> Floats:
+    def matrix(self, encoder: Encoder, corpus: Corpus, role: Role = "passage", *, check: bool = True) -> Floats:
         """Return the vectors of a whole corpus in the order of its ids, memory-mapped and shared by all processes.
 
-        Shape ``[len(corpus), dimension]``, float32. It is gathered from the shards once and kept beside them.
+        Shape ``[len(corpus), dimension]``, float32. It is gathered from the shards once and kept beside them. ``check``
+        reads all of it, to see whether it is intact.
 
         Raises:
             StoreError: the file cannot be written.
@@ -149,7 +150,7 @@ class EmbeddingStore:
         key = digest_of(encoder.space(role), corpus.digest)
         directory = self.derived / "matrices"
         for path in directory.glob(f"{key}-*.npy"):
-            if is_intact(path, f"{key}-"):
+            if not check or is_intact(path, f"{key}-"):
                 return self._open_matrix(path)
             path.unlink(missing_ok=True)
         space = self.space(encoder, role)

@@ -164,12 +164,14 @@ class Corpus:
             if not path.exists():
                 with texts.take(first) as rows:
                     keys = _digest_column(rows, normalise)
+                    order = np.argsort(keys, kind="stable")
                     table = pa.table(
                         {
                             "text": rows,
                             "digest": fixed_size_binary(distinct),
                             "key": fixed_size_binary(keys),
-                            "key_order": pa.array(np.argsort(keys, kind="stable")),
+                            "key_order": pa.array(order),
+                            "sorted_key": fixed_size_binary(keys[order]),
                         }
                     )
                     write_arrow(table, path)
@@ -243,7 +245,9 @@ class Corpus:
 
     @cached_property
     def _sorted_keys(self) -> Digests:
-        return fixed_size_bytes(self._table["key"])[self._key_order]
+        if "sorted_key" in self._table.column_names:
+            return fixed_size_bytes(self._table["sorted_key"])
+        return fixed_size_bytes(self._table["key"])[self._key_order]  # a file of an earlier version
 
 
 class _SpilledTexts:

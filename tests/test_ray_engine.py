@@ -30,6 +30,7 @@ from hn_datasets import (
     HardNegativeMiner,
     HeldOut,
     NearDuplicate,
+    PrecomputedTeacher,
     RandomNegatives,
     SameGroup,
     SimilarToPositive,
@@ -186,6 +187,14 @@ def test_the_command_mines_by_bm25_what_one_machine_mines(cluster, tmp_path, mon
     assert record.source["path"] == "pairs.parquet"
 
 
+def test_ready_vectors_stay_with_the_driver(cluster, tmp_path):
+    encode = HashTeacher().encode
+    tables = [(texts, encode(texts, "passage")) for texts in (PAIRS["anchor"][:], [*PASSAGES, *PAIRS["positive"]])]
+    mined, _ = mine_there(tmp_path, PrecomputedTeacher(*tables), workers=1, slices=2)
+    expected = oracle.mine(ROWS, PASSAGES, score_by(HashTeacher()), ("topk-percpos", 0.95), 4)
+    oracle.assert_same(mined["train"], expected)
+
+
 def test_splits_share_one_corpus(cluster, tmp_path):
     pairs = DatasetDict(train=PAIRS.select(range(40)), test=PAIRS.select(range(40, 62)))
     mined, record = mine_there(tmp_path, HashTeacher(), pairs=pairs, workers=1, slices=2)
@@ -296,12 +305,14 @@ def test_what_cannot_work_is_refused_before_anything_is_encoded(cluster, tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::DeprecationWarning:hn_datasets")
-def test_a_ray_dataset_and_an_index_of_lists(cluster, tmp_path):
+def test_a_ray_dataset_and_an_index_of_lists(cluster, tmp_path, monkeypatch):
     pytest.importorskip("faiss")
     import ray.data
 
+    monkeypatch.setattr("hn_datasets.approximate.AUTO_PASSAGES", 50)
+    monkeypatch.setattr("hn_datasets.approximate.AUTO_LIST", 10)
     rows = ray.data.from_items(PAIRS.to_list(), override_num_blocks=3)
-    mined, _ = mine_there(tmp_path, HashTeacher(), pairs=rows, workers=1, slices=2, index="IVF8,SQ8", method=TopK())
+    mined, _ = mine_there(tmp_path, HashTeacher(), pairs=rows, workers=1, slices=2, index="auto", method=TopK())
     assert mined["train"]["anchor"][:] == PAIRS["anchor"][:]
     score, expected = score_by(HashTeacher()), oracle.mine(ROWS, PASSAGES, score_by(HashTeacher()), ("topk", None), 4)
     hits = 0

@@ -1,6 +1,7 @@
 import json
 import math
 import random
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,13 @@ from sentence_transformers.util import mine_hard_negatives
 from hn_datasets.errors import ArgumentError, ColumnError
 from hn_datasets.formats import format_dataset
 from hn_datasets.measurement import HardNegativeStatistics
-from hn_datasets.statistics import MiningStatistics, compute_statistics
+from hn_datasets.statistics import (
+    MiningStatistics,
+    PartialStatistics,
+    compute_statistics,
+    count_scores,
+    merge_statistics,
+)
 
 NAN = float("nan")
 SCORES = ("positive_score", "negative_score", "difference")
@@ -402,3 +409,26 @@ def test_the_measurement_adds_rows_and_batches(measurement):
 def test_the_measurement_wants_a_top_score_for_every_row(measurement):
     with pytest.raises(ColumnError, match="top_score for each of 2 rows, got 1"):
         measurement.compute(positive_score=[0.5, 0.5], negative_scores=[[], []], top_score=[0.5])
+
+
+def test_partial_statistics_merge_to_those_of_all_rows():
+    draw = np.random.default_rng(5)
+    rows = [
+        {
+            "positive_score": np.float32(np.nan if number % 11 == 0 else round(draw.random(), 2)),
+            "negative_scores": draw.standard_normal(number % 4 if number % 11 else 0)
+            .astype(np.float32)
+            .round(2)
+            .tolist(),
+            "top_score": np.float32(draw.random()),
+            "negative_teachers": [] if number % 11 == 0 else ["one", "two", "one"][: number % 4],
+            "guard_removals": [number % 3, 1],
+        }
+        for number in range(300)
+    ]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    whole = compute_statistics(columns, num_negatives=3)
+    cuts = [0, 1, 90, 200, 300]
+    parts = [count_scores({name: values[a:b] for name, values in columns.items()}) for a, b in pairwise(cuts)]
+    assert merge_statistics(parts, num_negatives=3) == whole
+    assert merge_statistics([PartialStatistics.merge(parts[2:]), *parts[:2]], num_negatives=3) == whole

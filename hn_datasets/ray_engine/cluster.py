@@ -232,13 +232,14 @@ def run_units(
                 pending[submit(actor, units[number])] = number, actor
             (done,), _ = ray.wait(list(pending), num_returns=1)
             number, actor = pending.pop(done)
-            results[number] = _result(ray, done, label)
+            results[number] = result_of(ray, done, label)
             idle.append(actor)
             progress.update(counts[number])
     return results
 
 
-def _result(ray: Any, reference: Any, label: str) -> Any:
+def result_of(ray: Any, reference: Any, label: str) -> Any:
+    """Return the result behind a reference; errors are those of ``run_units``."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:

@@ -22,6 +22,9 @@ CHUNK_TEXTS = 65_536
 ISOLATED_TEXTS = 256
 """Texts that are tried together where some text of a task makes the teacher fail."""
 
+HARMLESS_TEXT = "text"
+"""What any teacher that works can encode."""
+
 MOST_FAILED = 64
 """Failures of one task after which the teacher is broken, and not the texts."""
 
@@ -129,13 +132,17 @@ def _isolate(
     Raises:
         Exception: ``error``, where nearly everything fails.
     """
+    try:
+        encoder.encode([HARMLESS_TEXT], role)
+    except Exception:  # then it is not the texts, but for instance a model that cannot be loaded here
+        raise error from None
     count = 0
     missing = rows[store.space(encoder, role).missing(corpus.digests[rows])]
     for start in range(0, len(missing), ISOLATED_TEXTS):
         part = missing[start : start + ISOLATED_TEXTS]
         failed = _find_failing(encoder, role, corpus.texts(part), part)
         count += len(failed)
-        if count > MOST_FAILED or (len(failed) == len(missing) > 1):
+        if count > MOST_FAILED:
             raise error
         digests: Digests = corpus.digests_of(np.array(list(failed), dtype=np.int64))
         for digest, reason in zip(digests, failed.values(), strict=True):

@@ -19,15 +19,8 @@ from hn_datasets.ray_engine.output import shard_path, write_shard_to
 from hn_datasets.ray_engine.ranges import range_store
 from hn_datasets.ray_engine.reading import as_dataset
 from hn_datasets.ray_engine.searching import open_postings
-from hn_datasets.ray_engine.sliced import (
-    Prepared,
-    SlicedBM25Scorer,
-    SlicedCorpus,
-    SlicedDenseScorer,
-    SlicedGroups,
-    SlicedIndex,
-    SlicedLists,
-)
+from hn_datasets.ray_engine.sliced import SlicedCorpus, SlicedGroups, SlicedLists
+from hn_datasets.ray_engine.sliced_scores import Prepared, SlicedBM25Scorer, SlicedDenseScorer, SlicedIndex
 from hn_datasets.row_mining import RowMiner
 from hn_datasets.rows import Rows
 from hn_datasets.search import Found, Search
@@ -93,7 +86,7 @@ class SlicedMiner(RowMiner):
 
     def _matrices(self, encoder: Encoder, corpus: SlicedCorpus, role: Role) -> list[Floats | None]:
         return [
-            range_store(self.job.store, number, self.job.num_ranges).matrix(encoder, part, role)
+            range_store(self.job.store, number, self.job.num_ranges).matrix(encoder, part, role, check=False)
             if part is not None
             else None
             for number, part in enumerate(corpus.parts)

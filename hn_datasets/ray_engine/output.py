@@ -15,13 +15,14 @@ from datasets import Dataset, Features
 
 from hn_datasets.errors import ArgumentError, StoreError
 from hn_datasets.files import UNFINISHED
-from hn_datasets.ray_engine.job import Part
+from hn_datasets.ray_engine.cluster import load_ray
+from hn_datasets.ray_engine.job import Job, Part
 from hn_datasets.ray_engine.reading import as_dataset
 from hn_datasets.readme import render_readme
 from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.shards import split_file_name, write_rows
 from hn_datasets.sources import RECIPE_FILE
-from hn_datasets.statistics import MiningStatistics, compute_statistics
+from hn_datasets.statistics import MiningStatistics, PartialStatistics, count_scores, merge_statistics
 
 UNFINISHED_FILE = "unfinished.json"
 """Says which run has begun to write here; it goes when the last file is there."""
@@ -126,14 +127,24 @@ def finish_output(output: str, record: MiningRecord) -> None:
     filesystem.rm(name)
 
 
-def summarise(paths: Sequence[str], num_negatives: int) -> MiningStatistics:
-    """Return the statistics of all shards, of which only the numeric columns are read, one shard after the other."""
-    return compute_statistics(_numeric_columns(paths), num_negatives=num_negatives)
-
-
-def _numeric_columns(paths: Sequence[str]) -> Iterator[Any]:
+def count_shards(_: Job, paths: Sequence[str]) -> PartialStatistics | None:
+    """Return what some shards add to the statistics, of which only the numeric columns are read; None for no shard."""
+    counted: PartialStatistics | None = None
     for path in paths:
         with fsspec.open(path, "rb") as file:
             shard = pq.ParquetFile(file)
             names = [name for name in STATISTICS_COLUMNS if name in shard.schema_arrow.names]
-            yield shard.read(columns=names)
+            part = count_scores(shard.read(columns=names))
+        counted = part if counted is None else PartialStatistics.merge([counted, part])
+    return counted
+
+
+def merge_shards(job: Job, parts: Sequence[Any]) -> MiningStatistics:
+    """Return the statistics of all shards.
+
+    Args:
+        job: the run.
+        parts: references of what ``count_shards`` has given.
+    """
+    counted = [part for part in load_ray().get(list(parts)) if part is not None]
+    return merge_statistics(counted, num_negatives=job.recipe.num_negatives)

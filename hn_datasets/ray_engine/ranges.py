@@ -72,12 +72,19 @@ def spill(path: Path, digests: Digests, columns: Mapping[str, pa.Array], *, dist
 
 def read_spills(paths: Iterable[Path], number: int, num_ranges: int) -> Iterator[pa.Table]:
     """Yield the rows of one range from each file of ``spill``."""
+    bounds = bounds_of(num_ranges)[number : number + 2]
     for path in paths:
         table = open_arrow(path)
-        places = ranges_of(fixed_size_bytes(table["digest"]), num_ranges) if len(table) else np.empty(0, np.int64)
-        begin, end = np.searchsorted(places, [number, number + 1])
+        begin, end = (_place(fixed_size_bytes(table["digest"]), int(bound)) for bound in bounds)
         if end > begin:
-            yield table.slice(int(begin), int(end - begin))
+            yield table.slice(begin, end - begin)
+
+
+def _place(digests: Digests, bound: int) -> int:
+    """Return how many of some rising digests are below a bound; only a few of them are looked at."""
+    if bound >> WORD_BITS:
+        return len(digests)
+    return int(np.searchsorted(digests, np.array(bound.to_bytes(WORD_BITS // 8, "big"), dtype="S16")))
 
 
 def build_texts(paths: Iterable[Path], number: int, num_ranges: int, directory: Path) -> Path | None:

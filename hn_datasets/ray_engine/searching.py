@@ -10,7 +10,7 @@ from hn_datasets.approximate import ApproximateIndex
 from hn_datasets.ray_engine.indexing import postings_path
 from hn_datasets.ray_engine.job import Job, Pieces
 from hn_datasets.ray_engine.ranges import range_store
-from hn_datasets.ray_engine.sliced import Prepared
+from hn_datasets.ray_engine.sliced_scores import Prepared
 from hn_datasets.sampling import sort_by_score
 from hn_datasets.scoring import DenseScorer, DenseScores
 from hn_datasets.search import Found, Search, k_best_below

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hn_datasets.ray_engine.cluster import load_ray
 from hn_datasets.ray_engine.job import Job, Part
 from hn_datasets.ray_engine.mining import SlicedMiner
 from hn_datasets.ray_engine.searching import OpenPieces, merge_found
-from hn_datasets.ray_engine.sliced import Prepared, cut
+from hn_datasets.ray_engine.sliced_scores import Prepared, cut
 from hn_datasets.search import Found, Search
 from hn_datasets.threads import limit_threads
 
@@ -24,6 +25,7 @@ class Worker:
     def __init__(self, threads: int) -> None:
         limit_threads(threads)
         self._job: Job | None = None
+        self._reference: Any = None
         self._open: OpenPieces | None = None
 
     def wait(self) -> None:
@@ -37,9 +39,7 @@ class Worker:
             function: of a stage.
             arguments: after the run.
         """
-        if self._job is None:
-            self._job = load_ray().get(job[0])
-        return function(self._job, *arguments)
+        return function(self._load(job[0]), *arguments)
 
     def search(
         self,
@@ -61,10 +61,16 @@ class Worker:
             approximate: by the index of the recipe.
         """
         if self._open is None:
-            job, pieces = load_ray().get(list(references))
-            self._job = self._job if self._job is not None else job
-            self._open = OpenPieces(self._job, pieces)
+            self._open = OpenPieces(self._load(references[0]), load_ray().get(references[1]))
         return self._open.search(number, member, anchors, searches, approximate)
+
+    def _load(self, reference: Any) -> Job:
+        """Return the run, with the teacher that this process has loaded already."""
+        if self._job is None or reference != self._reference:
+            job: Job = load_ray().get(reference)
+            self._job = job if self._job is None else replace(job, teacher=self._job.teacher)
+            self._reference = reference
+        return self._job
 
 
 class Assembler:
