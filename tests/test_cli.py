@@ -581,7 +581,7 @@ def test_choices_are_those_of_the_library():
 
 def test_the_help_of_mine_lists_every_option_once_in_sections():
     text = call("mine", "--help").stdout
-    places = [text.index(f"\n{section}:\n") for section in ("Data", "Teacher", "Method", "Output", "Other")]
+    places = [text.index(f"\n{section}:\n") for section in ("Data", "Teacher", "Method", "Output", "Cluster", "Other")]
     assert places == sorted(places)
     listed = re.findall(r"^  (?:-h, )?(--[\w-]+)", text, re.MULTILINE)
     assert sorted(listed) == sorted(

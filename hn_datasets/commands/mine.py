@@ -94,13 +94,13 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 @method_option("--seed", type=int, help="Seed of everything that is drawn.")
 @method_option("--guard", "guards", multiple=True, help=f"Keep likely right answers out; repeatable: {GUARD_FORMS}.")
 @method_option("--index", metavar="INDEX", help="exact, auto, or inverted lists such as IVF4096,SQ8.  [default: exact]")
-@cluster_options
 @output_option("--output", required=True, help="Folder for the mined dataset; with --engine ray on any fsspec path.")
 @output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
 @output_option("--plan", is_flag=True, help="Only estimate what it will take: minutes, disk and memory per stage.")
 @output_option("--estimate", is_flag=True, help="Estimate false negatives, from anchors with several positives.")
 @output_option("--num-proc", type=click.IntRange(min=1), help="Processes for the search.")
 @output_option("--json", "as_json", is_flag=True, help="Print the statistics as JSON, and nothing else.")
+@cluster_options
 @one_line_errors
 def mine_command(
     source: str,
@@ -122,7 +122,6 @@ def mine_command(
       hn-datasets mine pairs.jsonl --teacher BAAI/bge-m3 --teacher bm25 --ensemble agree --output mined
       hn-datasets mine me/qa --teacher BAAI/bge-m3 --method topk --guard similar-to-positive --output mined
       hn-datasets mine pairs.parquet --config mined/recipe.json --margin 0.9 --output mined-90
-      hn-datasets mine s3://me/qa/*.parquet --teacher BAAI/bge-m3 --engine ray --gpus-per-worker 1 --output s3://me/mined
     """
     from hn_datasets.commands.teachers import choose_teacher
     from hn_datasets.sources import check_output, write_mined
