@@ -164,14 +164,18 @@ def mine_block(
         (top,) = find(block.scores, [best])
         found, free = (_draw(block.scores, seeds, recipe, search) for search in (strict, plain))
     else:
-        searches = [strict, best, *([plain] if None in sieves else [])]
-        found, top, *rest = find(block.scores, searches)
-        free = rest[0] if rest else found
+        # A search with nothing but a second ceiling tells by itself what it would have found without.
+        alone = not any(rule.excluded is not None or rule.blocked is not None for rule in rules)
+        tells = (
+            alone and strict.nearness is not None and index is None and not isinstance(block.scores, SearchedElsewhere)
+        )
+        found, top, *rest = find(block.scores, [strict, best, *([] if tells or None not in sieves else [plain])])
+        free = found.free if found.free is not None and tells else rest[0] if rest else found
         found = _sift(block, scorer, strict, found, sieves, recipe, removals)
         found = choose(found, recipe, seeds, lambda ids: passage_keys(corpus, ids))
     for number, (rule, sieve) in enumerate(zip(rules, sieves, strict=True)):
         if sieve is None:
-            removals[:, number] = rule.refuses(block.scores, free.ids).sum(axis=1)
+            removals[:, number] = rule.refuses(block.scores, free.ids[:, :wanted]).sum(axis=1)
     return Mined(found, block.positive_scores, ceilings, top_scores_of(top), removals)
 
 

@@ -102,10 +102,12 @@ class Found:
     Attributes:
         ids: shape ``[num_anchors, k]``, int64, -1 where padded.
         scores: shape ``[num_anchors, k]``, float32, -inf where padded.
+        free: where the search has a second ceiling, what it would have found without.
     """
 
     ids: Ids
     scores: Floats
+    free: Found | None = None
 
 
 def k_best_below(scores: Scores, searches: Sequence[Search]) -> list[Found]:
@@ -131,7 +133,9 @@ def k_best_below(scores: Scores, searches: Sequence[Search]) -> list[Found]:
         if len(rows):
             (found,) = k_best_below(scores.narrower(rows), [search.take(rows, search.k)])
             pick.best_ids[rows], pick.best_scores[rows] = found.ids, found.scores
-    return [Found(pick.best_ids, pick.best_scores) for pick in picks]
+            if found.free is not None:
+                pick.free_ids[rows], pick.free_scores[rows] = found.free.ids, found.free.scores
+    return [pick.found() for pick in picks]
 
 
 class _Pick(NamedTuple):
@@ -145,6 +149,8 @@ class _Pick(NamedTuple):
         sure: shape ``[n, k]``, float32, falling: the best values of tiles that surely belong to passages that qualify.
         best_ids: shape ``[n, k]``, int64: the answer so far, by exact scores.
         best_scores: shape ``[n, k]``, float32.
+        free_ids: shape ``[n, k]``, int64: the answer without the second ceiling; empty where there is none.
+        free_scores: shape ``[n, k]``, float32.
     """
 
     ceilings: npt.NDArray[np.float64]
@@ -162,6 +168,13 @@ class _Pick(NamedTuple):
     sure: Floats
     best_ids: Ids
     best_scores: Floats
+    free_ids: Ids
+    free_scores: Floats
+
+    def found(self) -> Found:
+        """Return the answer."""
+        free = Found(self.free_ids, self.free_scores) if len(self.near_ceilings) else None
+        return Found(self.best_ids, self.best_scores, free)
 
     @classmethod
     def of(cls, search: Search) -> _Pick:
@@ -187,6 +200,8 @@ class _Pick(NamedTuple):
             np.full((n, search.k), -np.inf, np.float32),
             np.full((n, search.k), -1, np.int64),
             np.full((n, search.k), -np.inf, np.float32),
+            np.full((n if search.nearness is not None else 0, search.k), -1, np.int64),
+            np.full((n if search.nearness is not None else 0, search.k), -np.inf, np.float32),
         )
 
 
@@ -333,6 +348,7 @@ def _settle(
     anchors, passages, near_vectors, near_rows = exact.anchors, exact.passages, pick.near_vectors, pick.near_rows
     scores, ids, ceiling, last = pick.best_scores, pick.best_ids, pick.ceilings[row], pick.best_scores.shape[1] - 1
     any_near, sure = len(pick.near_ceilings) > 0, pick.sure[row, last]
+    free_scores, free_ids = pick.free_scores, pick.free_ids
     near_ceiling = pick.near_ceilings[row] if any_near else np.inf
     near_begin, near_end = (pick.near_offsets[row], pick.near_offsets[row + 1]) if any_near else (0, 0)
     for _ in range(len(values)):
@@ -342,19 +358,19 @@ def _settle(
             break
         values[place] = -np.inf
         pick.settled[row] += 1
+        near = False
         if len(passages):
             rough, error = rough_dot(anchors, row, passages, passage)
             if rough - error >= ceiling or rough + error < scores[row, last]:
                 continue
-            if _is_near(passages, passage, near_vectors, near_rows, near_begin, near_end, near_ceiling, lanes):
+            near = _is_near(passages, passage, near_vectors, near_rows, near_begin, near_end, near_ceiling, lanes)
+            if near and rough + error < free_scores[row, last]:
                 continue
             score = dot(anchors, row, passages, passage, lanes)
-        if score < ceiling and _is_better(score, passage, scores[row, last], ids[row, last]):
-            rank = last
-            while rank > 0 and _is_better(score, passage, scores[row, rank - 1], ids[row, rank - 1]):
-                scores[row, rank], ids[row, rank] = scores[row, rank - 1], ids[row, rank - 1]
-                rank -= 1
-            scores[row, rank], ids[row, rank] = score, passage
+        if score < ceiling and any_near:
+            _insert_passage(free_scores, free_ids, row, score, passage)
+        if score < ceiling and not near:
+            _insert_passage(scores, ids, row, score, passage)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -393,6 +409,18 @@ def _is_among(rising: Any, begin: int, end: int, number: int) -> bool:
         else:
             end = middle
     return bool(begin < stop and rising[begin] == number)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _insert_passage(scores: Any, ids: Any, row: int, score: Any, passage: int) -> None:
+    """Put a passage into a row of the best, if it is one of them; of equal scores the lower id comes first."""
+    rank = scores.shape[1] - 1
+    if not _is_better(score, passage, scores[row, rank], ids[row, rank]):
+        return
+    while rank > 0 and _is_better(score, passage, scores[row, rank - 1], ids[row, rank - 1]):
+        scores[row, rank], ids[row, rank] = scores[row, rank - 1], ids[row, rank - 1]
+        rank -= 1
+    scores[row, rank], ids[row, rank] = score, passage
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

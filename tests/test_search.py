@@ -152,6 +152,7 @@ def test_a_row_with_a_crowd_of_candidates_is_searched_in_narrower_scores(kind):
     (guarded,) = k_best_below(table, [Search(ceilings, 3, none(20), nearness=near)])
     allowed = np.where(exact < np.float32(1.2), exact, np.inf)
     assert (guarded.ids == brute_force(allowed, ceilings, 3, none(20))).all()
+    assert (guarded.free.ids == plain.ids).all()
     assert 0 in table.asked  # the second ceiling lies in the middle of all
 
 
@@ -186,6 +187,9 @@ def test_a_passage_near_a_positive_is_passed_over(kind):
     assert (guarded.ids == brute_force(allowed, ceilings, 4, excluded)).all()
     assert (plain.ids == brute_force(exact, ceilings, 4, excluded)).all()
     assert (guarded.ids != plain.ids).any()
+    assert plain.free is None
+    assert (guarded.free.ids == plain.ids).all()
+    assert (guarded.free.scores == plain.scores).all()
 
 
 @pytest.mark.parametrize("kind", ["floats", "integers", "tensors"])
