@@ -20,10 +20,19 @@ import numpy.typing as npt
 from hn_datasets.errors import ArgumentError
 from hn_datasets.inverted_lists import Int8s, InvertedLists, Stage, load_faiss, multiply
 from hn_datasets.list_building import check_size, open_lists
-from hn_datasets.products import LANES, dot
+from hn_datasets.products import LANES, dot, rough_dot
 from hn_datasets.quantized import rotate, round_to_int8, slack_of
 from hn_datasets.scoring import DenseScorer, DenseScores
-from hn_datasets.search import Found, Search, insert_value, k_best_below
+from hn_datasets.search import (
+    Found,
+    Search,
+    insert_passage,
+    insert_value,
+    is_among,
+    k_best_below,
+    lowest_value,
+    place_of_largest,
+)
 from hn_datasets.teachers.base import Encoder, Exact, Floats, Ids, Scores, Teacher
 from hn_datasets.threads import over_rows
 
@@ -285,32 +294,35 @@ def _scan(tile: Any, rows: Any, passages: Any, exact: Exact, pick: _Pick, reach:
 
     A row with so many passages above its ceiling that its answer lies beyond the reach is left as it is.
     """
-    width, last = tile.shape[1], pick.sure.shape[1] - 1
+    out_offsets, out_ids, blocked, high, safe = pick.out_offsets, pick.out_ids, pick.blocked, pick.high, pick.safe
+    waiting, values, counts, sure, above = pick.waiting, pick.values, pick.counts, pick.sure, pick.above
+    scores, units, slack, width, last = pick.best_scores, pick.units, pick.slack, tile.shape[1], pick.sure.shape[1] - 1
     lanes = np.empty(LANES)
     for line in range(len(rows)):
-        row, keys = rows[line], tile[line]
-        low = _lowest(pick, row)
+        row = rows[line]
+        low = lowest_value(scores[row, last], sure[row, last], units[row], slack[row])
         for start in range(0, width, _CHUNK):
-            if pick.above[row] >= reach:
+            if above[row] >= reach:
                 break
-            if not _has_from(keys[start : start + _CHUNK], low):
+            if not _has_from(tile[line, start : start + _CHUNK], low):
                 continue
             for column in range(start, min(start + _CHUNK, width)):
-                value, passage = np.float32(keys[column]), passages[column]
-                if value < low or _is_out(pick, row, passage):
+                value, passage = np.float32(tile[line, column]), passages[column]
+                if value < low or (len(blocked) and blocked[passage]):
                     continue
-                if value > pick.high[row]:
-                    pick.above[row] += 1
+                if is_among(out_ids, out_offsets[row], out_offsets[row + 1], passage):
                     continue
-                count = pick.counts[row]
-                pick.waiting[row, count], pick.values[row, count] = passage, value
-                pick.counts[row] = count + 1
-                if value < pick.safe[row] and value > pick.sure[row, last]:
-                    insert_value(pick.sure, row, value)
-                    low = _lowest(pick, row)
-                if count + 1 == WAITING:
+                if value > high[row]:
+                    above[row] += 1
+                    continue
+                waiting[row, counts[row]], values[row, counts[row]] = passage, value
+                counts[row] += 1
+                if value < safe[row] and value > sure[row, last]:
+                    insert_value(sure, row, value)
+                    low = lowest_value(scores[row, last], sure[row, last], units[row], slack[row])
+                if counts[row] == WAITING:
                     _settle(exact, pick, row, lanes)
-                    low = _lowest(pick, row)
+                    low = lowest_value(scores[row, last], sure[row, last], units[row], slack[row])
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -319,14 +331,6 @@ def _finish(exact: Exact, pick: _Pick, begin: int, end: int) -> None:
     lanes = np.empty(LANES)
     for row in range(begin, end):
         _settle(exact, pick, row, lanes)
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _lowest(pick: _Pick, row: int) -> Any:
-    """Return the lowest product that can still belong to the answer."""
-    slack = pick.slack[row] / pick.units[row]
-    by_score = pick.best_scores[row, -1] / pick.units[row] - slack
-    return np.float32(max(by_score, pick.sure[row, -1] - 2 * slack))
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -339,37 +343,22 @@ def _has_from(keys: Any, low: Any) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _is_out(pick: _Pick, row: int, passage: int) -> bool:
-    if len(pick.blocked) and pick.blocked[passage]:
-        return True
-    out = pick.out_ids[pick.out_offsets[row] : pick.out_offsets[row + 1]]
-    place = np.searchsorted(out, passage)
-    return bool(place < len(out) and out[place] == passage)
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _settle(exact: Exact, pick: _Pick, row: int, lanes: Any) -> None:
     """Let the candidates that wait in a row into the answer, or count them as above the ceiling, by exact scores."""
-    low = _lowest(pick, row)
-    for place in range(pick.counts[row]):
-        if pick.values[row, place] < low:
+    anchors, passages, waiting, ceiling = exact.anchors, exact.passages, pick.waiting, pick.ceilings[row]
+    scores, ids, last, sure = pick.best_scores, pick.best_ids, pick.best_scores.shape[1] - 1, pick.sure[row, -1]
+    values, unit, slack = pick.values[row, : pick.counts[row]], pick.units[row], pick.slack[row]
+    for _ in range(len(values)):
+        place = place_of_largest(values)
+        if values[place] < lowest_value(scores[row, last], sure, unit, slack) or values[place] == -np.inf:
+            break
+        values[place], passage = -np.inf, waiting[row, place]
+        rough, error = rough_dot(anchors, row, passages, passage)
+        if rough + error < scores[row, last]:
             continue
-        passage = pick.waiting[row, place]
-        score = dot(exact.anchors, row, exact.passages, passage, lanes)
-        if score >= pick.ceilings[row]:
+        score = dot(anchors, row, passages, passage, lanes) if rough - error < ceiling else rough
+        if score >= ceiling:
             pick.above[row] += 1
         else:
-            _insert_passage(pick.best_scores[row], pick.best_ids[row], score, passage)
+            insert_passage(scores, ids, row, score, passage)
     pick.counts[row] = 0
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _insert_passage(scores: Any, ids: Any, score: Any, passage: int) -> None:
-    """Put a passage into a list of the best, if it is one of them; of equal scores the lower id comes first."""
-    place = len(scores)
-    while place > 0 and (scores[place - 1] < score or (scores[place - 1] == score and ids[place - 1] > passage)):
-        place -= 1
-    for behind in range(len(scores) - 1, place, -1):
-        scores[behind], ids[behind] = scores[behind - 1], ids[behind - 1]
-    if place < len(scores):
-        scores[place], ids[place] = score, passage

@@ -292,7 +292,7 @@ def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: An
             continue
         unit, off = units[row], slack[row]
         high, safe = np.float32((ceilings[row] + off) / unit), (ceilings[row] - off) / unit
-        low = _lowest(scores[row, last], sure[row, last], unit, off)
+        low = lowest_value(scores[row, last], sure[row, last], unit, off)
         for chunk in range(0, width, _CHUNK):
             if not _has_between(tile[line, chunk : chunk + _CHUNK], low, high):
                 continue
@@ -300,17 +300,17 @@ def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: An
                 value, passage = np.float32(tile[line, column]), start + column
                 if not low <= value <= high or (len(blocked) and blocked[passage]):
                     continue
-                if _is_among(out_ids, out_offsets[row], out_offsets[row + 1], passage):
+                if is_among(out_ids, out_offsets[row], out_offsets[row + 1], passage):
                     continue
                 waiting[row, counts[row]], values[row, counts[row]] = passage, value
                 counts[row] += 1
                 if not any_near and value < safe and value > sure[row, last]:
                     insert_value(sure, row, value)
-                    low = _lowest(scores[row, last], sure[row, last], unit, off)
+                    low = lowest_value(scores[row, last], sure[row, last], unit, off)
                 if counts[row] == wait:
                     _settle(exact, pick, row, waiting[row], values[row], unit, off, lanes)
                     counts[row] = 0 if pick.settled[row] <= crowd else CROWDED
-                    low = _lowest(scores[row, last], sure[row, last], unit, off)
+                    low = lowest_value(scores[row, last], sure[row, last], unit, off)
                     if counts[row] == CROWDED:
                         low = np.float32(np.inf)
 
@@ -352,9 +352,9 @@ def _settle(
     near_ceiling = pick.near_ceilings[row] if any_near else np.inf
     near_begin, near_end = (pick.near_offsets[row], pick.near_offsets[row + 1]) if any_near else (0, 0)
     for _ in range(len(values)):
-        place = _place_of_largest(values)
+        place = place_of_largest(values)
         score, passage = values[place], waiting[place]
-        if score == -np.inf or score < _lowest(scores[row, last], sure, unit, off):
+        if score == -np.inf or score < lowest_value(scores[row, last], sure, unit, off):
             break
         values[place] = -np.inf
         pick.settled[row] += 1
@@ -368,13 +368,13 @@ def _settle(
                 continue
             score = dot(anchors, row, passages, passage, lanes)
         if score < ceiling and any_near:
-            _insert_passage(free_scores, free_ids, row, score, passage)
+            insert_passage(free_scores, free_ids, row, score, passage)
         if score < ceiling and not near:
-            _insert_passage(scores, ids, row, score, passage)
+            insert_passage(scores, ids, row, score, passage)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _lowest(last_score: Any, last_sure: Any, unit: float, off: float) -> Any:
+def lowest_value(last_score: Any, last_sure: Any, unit: float, off: float) -> Any:
     """Return the lowest value of a tile that can still belong to the answer."""
     return np.float32(max((last_score - off) / unit, last_sure - 2 * off / unit))
 
@@ -390,7 +390,8 @@ def _has_between(keys: Any, low: Any, high: Any) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _place_of_largest(values: Any) -> int:
+def place_of_largest(values: Any) -> int:
+    """Return the first place of the largest value."""
     largest = 0
     for place in range(1, len(values)):
         if values[place] > values[largest]:
@@ -399,7 +400,7 @@ def _place_of_largest(values: Any) -> int:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _is_among(rising: Any, begin: int, end: int, number: int) -> bool:
+def is_among(rising: Any, begin: int, end: int, number: int) -> bool:
     """Return whether a number is one of ``rising[begin:end]``."""
     stop = end
     while begin < end:
@@ -412,7 +413,7 @@ def _is_among(rising: Any, begin: int, end: int, number: int) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _insert_passage(scores: Any, ids: Any, row: int, score: Any, passage: int) -> None:
+def insert_passage(scores: Any, ids: Any, row: int, score: Any, passage: int) -> None:
     """Put a passage into a row of the best, if it is one of them; of equal scores the lower id comes first."""
     rank = scores.shape[1] - 1
     if not _is_better(score, passage, scores[row, rank], ids[row, rank]):
