@@ -187,9 +187,11 @@ class EmbeddingStore:
         for info in chosen:
             shutil.rmtree(info.directory)
             self._spaces.pop(info.address, None)
-        folders = ("matrices", "corpora", "anchors", "groups", "held-out", "bm25", "finished")
+        folders = ("matrices", "corpora", "anchors", "groups", "held-out", "bm25", "finished", "ray")
         for derived in folders if chosen or unused_days == 0 else ():
             shutil.rmtree(self.derived / derived, ignore_errors=True)
+        if unused_days == 0:  # vectors of runs on clusters, of which nothing tells when they were used
+            shutil.rmtree(self.directory / "ranges", ignore_errors=True)
         return before - self.num_bytes
 
     @property
