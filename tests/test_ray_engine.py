@@ -14,13 +14,9 @@ import warnings
 
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict, load_dataset
-
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # which keeps all nodes on the loopback address
-ray = pytest.importorskip("ray")
-
+import ray
 from click.testing import CliRunner
+from datasets import Dataset, DatasetDict, load_dataset
 from ray.cluster_utils import Cluster
 
 import hn_datasets

@@ -111,6 +111,7 @@ def commands(data: Path | None, store: Path) -> dict[str, list[str] | None]:
         "bench_survey": [],
         "bench_approximate": [*sets, "--store", str(store / "approximate")] if sets else None,
         "bench_release": [],
+        "bench_ray": [],
     }
 
 
