@@ -5,7 +5,6 @@ node with it.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
