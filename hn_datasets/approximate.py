@@ -42,9 +42,9 @@ WAITING = 64
 AUTO_PASSAGES = 1_000_000
 """Passages from which on ``"auto"`` is approximate.
 
-Lists of word vectors took 0.9 of the CPU time of exact search among 100,000 passages and 0.95 among 200,000, for they
-hold 19 % to 29 % of the passages and a scan of short lists costs more. Making them takes as long as the exact search of
-13,000 anchors among 400,000 passages or 11,000 among a million, and grows faster with the corpus than a search.
+Through lists, vectors of words were searched 0.88 times as fast as exactly among 162,000 passages and 0.95 times among
+719,000 (``tests/benchmarks/bench_approximate.py``); a crossing has not been found, so this is where exact search begins
+to take minutes.
 """
 
 AUTO_LIST = 1000
