@@ -214,6 +214,15 @@ def test_sifting_depends_neither_on_processes_nor_on_batches(world, build, folde
         assert mined[0][column] == mined[1][column] == mined[2][column]
 
 
+def test_a_score_equal_to_that_of_the_positive_is_at_the_ceiling(world, build, folder, monkeypatch):
+    monkeypatch.setattr(
+        type(load_tiny_cross_encoder(folder)), "predict",
+        lambda model, pairs, **options: np.full(len(pairs), 0.5, dtype=np.float32),
+    )  # fmt: skip
+    made = build(method=TopKPercPos(1.0), guards=(CrossEncoderGuard(folder, pool=1, batch_size=17),))
+    assert not any(Dataset.from_list(world[0]).map(made, batched=True)["negatives"])
+
+
 def test_scores_of_pairs_are_kept(world, build, folder, monkeypatch):
     rows = Dataset.from_list(world[0])
     guard = CrossEncoderGuard(folder)
