@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hn_datasets import PrecomputedTeacher
+from hn_datasets.products import LANES, dot, rough_dot
 from hn_datasets.scoring import DenseScorer
 from hn_datasets.search import Nearness, Search, k_best_below
 from hn_datasets.store import EmbeddingStore
@@ -261,3 +262,17 @@ def test_exact_scores_are_sums_in_float64(make_scorer):
     rows, ids = np.repeat(np.arange(100), 300), np.tile(np.arange(300), 100)
     products = scores.exact.anchors.astype(np.float64)[rows] * scores.exact.passages.astype(np.float64)[ids]
     assert (scores.pairs(rows, ids) == [np.float32(math.fsum(row)) for row in products]).mean() > 0.9999
+
+
+def test_a_rough_product_is_within_its_bound():
+    rng = np.random.default_rng(4)
+    some, others = (rng.standard_normal((300, 700)).astype(np.float32) for _ in range(2))
+    others[:, 350:] = -others[:, :350] * some[:, :350] / some[:, 350:]  # sums that nearly vanish
+    lanes, off, bounds = np.empty(LANES), [], []
+    for row in range(300):
+        rough, bound = rough_dot(some, row, others, row)
+        off.append(abs(float(rough) - float(dot(some, row, others, row, lanes))))
+        bounds.append(bound)
+    assert (np.array(off) <= bounds).all()
+    assert max(off) > 0
+    assert (np.array(bounds) < 1e-4 * np.abs(some * others).sum(axis=1)).all()

@@ -4,7 +4,7 @@
 
 DATA_FOLDER holds retrieval sets, each a folder of ``corpus.jsonl``, ``queries.jsonl`` and ``qrels.tsv``. Without it the
 benchmarks that can do without real texts run on docstrings and seeded vectors, and the others are left out. All of them
-take about an hour and a half on two cores; what they measure is in a JSON file beside each. ``--table`` prints the
+take likely well over an hour on two cores; what they measure is in a JSON file beside each. ``--table`` prints the
 table of the JSON files that are there, and runs nothing.
 """
 
