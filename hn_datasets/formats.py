@@ -38,6 +38,7 @@ from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning
 from hn_datasets.filling import build_pool
 from hn_datasets.layouts import format_batch
 from hn_datasets.normalizing import normalize_tables
+from hn_datasets.statistics import MiningStatistics
 
 _ROWS = 10_000  # read at once where only numbers are computed
 
@@ -118,6 +119,34 @@ def format_dataset(
     if output_format == "normalized":
         return normalize_tables(results, layout, with_splits=isinstance(mined, DatasetDict))
     return results if isinstance(mined, DatasetDict) else results[""]
+
+
+def format_shard(
+    shard: Dataset, output_format: OutputFormat, *, anchor: str, positive: str, num_negatives: int
+) -> Dataset:
+    """Return one part of a mined dataset as ``format_dataset`` does with the whole and its defaults.
+
+    Args:
+        shard: some of the rows.
+        output_format: any but ``normalized``, whose tables are those of the whole.
+        anchor: the anchor column.
+        positive: the positive column.
+        num_negatives: of the longest row of the whole.
+
+    Raises:
+        ColumnError: a column is missing, of another type, or named like one that the format makes.
+    """
+    check_columns(shard.column_names, MINED_COLUMNS)
+    anchor, positive = _text_columns({"": shard}, anchor, positive, output_format)
+    drop = output_format == "n-tuple"
+    layout = Layout(output_format, anchor, positive, num_negatives, output_scores=False, drop=drop, pool=(), seed=0)
+    return _format_split(shard, layout, _features(shard, layout))
+
+
+def describe_shortage(statistics: MiningStatistics, output_format: OutputFormat, num_negatives: int) -> str:
+    """Return what becomes of short and skipped rows in a format with its defaults; nothing where there are none."""
+    tally = _Tally(statistics.skipped_rows, np.array(statistics.negatives_per_row, dtype=np.int64))
+    return _report(tally, num_negatives, output_format, "drop" if output_format == "n-tuple" else "keep")
 
 
 @dataclass(frozen=True)

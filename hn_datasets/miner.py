@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 from datasets import Dataset
-from sentence_transformers import SentenceTransformer
 
 from hn_datasets.approximate import ApproximateIndex, check_index, choose_index
 from hn_datasets.collecting import Collected, collect_corpus, collect_dataset, iter_anchors
@@ -35,7 +34,10 @@ from hn_datasets.teachers.ensemble import EnsembleTeacher, list_members, named_e
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
 from hn_datasets.texts import AnchorPositives, Corpus, PassageGroups, Ragged, digest_of, no_lists
 
-TeacherLike = str | Path | SentenceTransformer | Teacher
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+TeacherLike: TypeAlias = "str | Path | SentenceTransformer | Teacher"
 
 
 class HardNegativeMiner(RowMiner):

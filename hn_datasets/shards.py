@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+import fsspec  # type: ignore[import-untyped]
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 from datasets.utils import tqdm
@@ -18,6 +20,8 @@ SHARD_BYTES = 500_000_000
 
 GROUP_BYTES = 100_000_000
 """The same of a row group, at most: what a reader of a single row has to read."""
+
+SCORE_COLUMNS = ("positive_score", "negative_scores", "top_score", "negative_teachers", "guard_removals")
 
 
 def split_file_name(split: str) -> str:
@@ -42,6 +46,17 @@ def split_file_names(splits: Iterable[str]) -> dict[str, str]:
             )
         names[split] = name
     return names
+
+
+def read_scores(path: str) -> pa.Table:
+    """Return what the statistics of a Parquet file of mined rows need, and none of its texts.
+
+    Args:
+        path: on any fsspec file system.
+    """
+    with fsspec.open(path, "rb") as file:
+        shard = pq.ParquetFile(file)
+        return shard.read(columns=[name for name in SCORE_COLUMNS if name in shard.schema_arrow.names])
 
 
 def write_shards(dataset: Dataset, directory: Path, stem: str, *, shard_bytes: int | None = None) -> list[Path]:

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "hn_datasets"
 ORDER = [
     "errors", "methods", "modes", "threads", "files", "texts", "columns", "recipe",
     "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.token_batches",
-    "teachers.graphs", "teachers.identity", "teachers.models", "teachers.prompts", "teachers.dense",
+    "teachers.graphs", "teachers.models", "teachers.identity", "teachers.prompts", "teachers.dense",
     "teachers.cross_encoder",
     "teachers.bm25_index", "teachers.bm25_pieces", "teachers.bm25", "teachers.named", "teachers.ensemble",
     "teachers.loading", "teachers",
@@ -31,8 +31,8 @@ ORDER = [
     "guards.base", "guards.similar", "guards.groups", "guards.held_out", "guards.near_duplicate",
     "guards.cross_encoder", "guards.loading", "guards", "sifting", "picking", "views", "ensembling", "rows",
     "mined_columns", "row_mining", "preparing", "miner", "planning",
-    "batches", "filling", "layouts", "normalizing", "formats", "distributions", "diagnosis",
-    "score_columns", "statistics", "estimation.rates", "measurement",
+    "batches", "distributions", "diagnosis", "score_columns", "statistics",
+    "filling", "layouts", "normalizing", "formats", "estimation.rates", "measurement",
     "estimation.settings", "estimation.results", "estimation.hiding", "estimation.judging", "estimation.calibration",
     "estimation.mined",
     "markdown", "readme", "record", "shards", "sources", "display",
@@ -43,7 +43,8 @@ ORDER = [
     "release.card", "release.plots",
     "release.versions", "release.staging", "release.checking", "release.drafting", "release.retrying",
     "release.repository", "release.ownership", "release.history", "release.folders",
-    "release.uploading", "release.publishing", "release",
+    "release.mined_shards", "release.shard_staging",
+    "release.arguments", "release.uploading", "release.publishing", "release",
     "estimation.report", "estimation.survey", "estimation",
     "ray_engine.cluster", "ray_engine.job", "ray_engine.files", "ray_engine.ranges", "ray_engine.reading",
     "ray_engine.encoding",
@@ -194,3 +195,10 @@ def test_the_session_has_folders_of_its_own_and_no_network(outside_hosts):
 def test_this_machine_can_be_reached():
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         assert client.getpeername() == server.getsockname()
+
+
+@pytest.mark.parametrize("name", ["miner", "teachers.bm25", "ray_engine.workers", "release.publishing"])
+def test_sentence_transformers_is_imported_only_for_its_models(name):
+    heavy = "{'sentence_transformers', 'transformers', 'matplotlib'}"
+    done = run_python(f"import sys, hn_datasets.{name}; sys.exit(' '.join({heavy}.intersection(sys.modules)) or 0)")
+    assert not done.returncode, done.stderr

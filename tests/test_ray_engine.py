@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -44,6 +45,7 @@ from tests.teachers import HashTeacher, NodeKiller, PickyTeacher
 
 WORDS = ("rate", "bond", "yield", "stock", "fund", "bank", "loan", "price", "risk", "tax", "debt", "cash")
 STORE_BYTES = 80 * 2**20
+NOTICE_LOST_NODES = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
 
 
 def sentence(number):
@@ -68,7 +70,9 @@ CORPUS = Dataset.from_dict({"text": PASSAGES, "title": [f"title {number % 9}" fo
 def cluster():
     """A head and two more nodes, with one core each."""
     node = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={**node, "include_dashboard": False, "_system_config": NOTICE_LOST_NODES}
+    )
     for _ in range(2):
         cluster.add_node(**node)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -79,10 +83,20 @@ def cluster():
 
 @pytest.fixture
 def two_nodes(cluster):
-    """The cluster, which gets a new node when a test has taken one away."""
+    """The cluster, of which a test takes a node away: it gets another one when Ray has noticed."""
     yield cluster
-    while sum(node["Alive"] for node in ray.nodes()) < 3:
-        cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+    wait_for_nodes(2)
+    for node in [node for node in cluster.worker_nodes if node.dead_processes()]:
+        cluster.remove_node(node)
+    cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+
+
+def wait_for_nodes(count):
+    """Wait until Ray knows that so many nodes are alive: it takes some seconds to miss one."""
+    until = time.monotonic() + 60
+    while (alive := sum(node["Alive"] for node in ray.nodes())) != count:
+        assert time.monotonic() < until, f"{alive} nodes are alive, expected {count}"
+        threading.Event().wait(0.1)
 
 
 def mine_here(folder, teacher, *, pairs=PAIRS, corpus=CORPUS, **choices):
@@ -204,7 +218,7 @@ def test_a_node_lost_while_encoding_changes_nothing(two_nodes, tmp_path):
         tmp_path, NodeKiller(tmp_path / "struck", ray.get_runtime_context().get_node_id()), workers=3, slices=6
     )
     assert (tmp_path / "struck").exists()
-    assert sum(node["Alive"] for node in ray.nodes()) == 2
+    wait_for_nodes(2)
     oracle.assert_same(mined["train"], oracle.mine(ROWS, PASSAGES, score_by(HashTeacher()), ("topk-percpos", 0.95), 4))
 
 
@@ -317,30 +331,46 @@ def test_a_ray_dataset_and_an_index_of_lists(cluster, tmp_path, monkeypatch):
     assert hits > 0.95 * 4 * len(ROWS)
 
 
-class OneNode:
-    """A cluster of one node, which runs a task in this process, after something has happened to it."""
+class Nodes:
+    """A cluster that runs a task in this process, after something has happened to it; some of its nodes are lost."""
 
-    def __init__(self, happen=lambda: None):
+    exceptions = ray.exceptions
+
+    def __init__(self, happen=lambda: None, lost=(False,)):
         self.happen = happen
+        self.lost = iter(lost)
+        self.count = len(lost)
 
     def nodes(self):
-        return [{"Alive": True, "NodeID": "0" * 56, "NodeManagerAddress": "10.0.0.7"}]
+        return [
+            {"Alive": True, "NodeID": "0" * 56, "NodeManagerAddress": f"10.0.0.{7 + number}"}
+            for number in range(self.count)
+        ]
 
     def remote(self, **_):
         return lambda function: type("Task", (), {"remote": lambda task: (self.happen(), function())[1]})()
 
-    def get(self, answers):
-        return answers
+    def get(self, answer):
+        if next(self.lost):
+            raise ray.exceptions.TaskUnschedulableError("The node doesn't exist any more")
+        return answer
+
+
+def test_a_node_that_ray_lists_but_has_lost_is_left_out(tmp_path):
+    left = check_nodes(Nodes(lost=(False, True, False)), tmp_path)
+    assert [node["NodeManagerAddress"] for node in left] == ["10.0.0.7", "10.0.0.9"]
+    with pytest.raises(ClusterError, match="got no answer from 2; see `ray status`"):
+        check_nodes(Nodes(lost=(True, True)), tmp_path)
 
 
 def test_a_node_without_the_package_or_with_another_one_is_named(tmp_path, monkeypatch):
-    assert len(check_nodes(OneNode(), tmp_path)) == 1
+    assert len(check_nodes(Nodes(), tmp_path)) == 1
     with monkeypatch.context() as patch, pytest.raises(ClusterError, match=r"node 10\.0\.0\.7 has 0\.0\.1; install"):
         patch.setattr(hn_datasets, "__version__", "0.0.1")
-        check_nodes(OneNode(), tmp_path)
+        check_nodes(Nodes(), tmp_path)
     with monkeypatch.context() as patch, pytest.raises(ClusterError, match=r"node 10\.0\.0\.7 has none; install"):
         patch.setitem(sys.modules, "hn_datasets", None)
-        check_nodes(OneNode(), tmp_path)
+        check_nodes(Nodes(), tmp_path)
 
 
 def test_storage_that_a_node_does_not_see_is_named(tmp_path):
@@ -349,10 +379,10 @@ def test_storage_that_a_node_does_not_see_is_named(tmp_path):
             path.unlink()
 
     with pytest.raises(ClusterError, match=r"see the store .*10\.0\.0\.7 does not; put it on storage"):
-        check_nodes(OneNode(hide), tmp_path)
+        check_nodes(Nodes(hide), tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="Could not write to"):
-        check_nodes(OneNode(), tmp_path / "file")
+        check_nodes(Nodes(), tmp_path / "file")
 
 
 def test_without_ray_or_a_cluster_the_command_says_what_to_do(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ release_option, card_option, hub_option, output_option = map(section_option, ("R
 
 
 @click.command("publish", cls=SectionedCommand)
-@click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("directory", metavar="DIR")
 @click.argument("repo_id", metavar="[REPO]", required=False)
 @release_option("--version", required=True, help="1.0.0, or major, minor or patch to count up from the last one.")
 @card_option("--license", help="Licence of the dataset, as the Hub's id; 'other' needs --license-name.")
@@ -60,6 +60,7 @@ release_option, card_option, hub_option, output_option = map(section_option, ("R
 @release_option("--parent", metavar="REPO@VERSION", help="What this one follows.  [default: the one before]")
 @output_option("--to-folder", type=click.Path(path_type=Path), help="Write the release here, and upload nothing.")
 @output_option("--overwrite", is_flag=True, help="Replace an earlier release in --to-folder.")
+@output_option("--file-by-file", is_flag=True, help="Read, check and send one file of DIR after another.")
 @output_option("--dry-run", is_flag=True, help="Stop before the upload, and show what would go up.")
 @hub_option("--private/--public", default=None, help="Of a repository that is made.")
 @hub_option("--revision", help="Branch that the release is committed to.  [default: main]")
@@ -69,10 +70,13 @@ release_option, card_option, hub_option, output_option = map(section_option, ("R
 @hub_option("--retry-seconds", type=float, default=300.0, show_default=True, help="How long to try again.")
 @output_option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @one_line_errors
-def publish_command(directory: Path, as_json: bool, estimate: str | None, **options: Any) -> None:
+def publish_command(directory: str, as_json: bool, estimate: str | None, file_by_file: bool, **options: Any) -> None:
     """Publish DIR, a folder that `mine` or `publish` wrote, as a version of the dataset REPO on the Hub.
 
     The token is that of `hf auth login`, or HF_TOKEN. A command that was interrupted is simply run again.
+
+    What `mine --engine ray` wrote may be larger than this machine. With --file-by-file, and always where DIR is an
+    address such as s3://bucket/mined, no more than one of its files is here at a time.
 
     \b
     Examples:
@@ -81,6 +85,8 @@ def publish_command(directory: Path, as_json: bool, estimate: str | None, **opti
       hn-datasets publish mined me/qa-hard-negatives --version patch --license mit --estimate cross-encoder=MODEL
       hn-datasets publish mined --to-folder release --version 1.0.0 --license cc-by-4.0 --layout n-tuple --layout scored
     """
+    from datasets import DatasetDict
+
     from hn_datasets.estimation.mined import estimate_mined
     from hn_datasets.release.card_data import validate_metadata
     from hn_datasets.release.publishing import publish
@@ -88,14 +94,29 @@ def publish_command(directory: Path, as_json: bool, estimate: str | None, **opti
 
     choices = _read_estimate(estimate)
     with options_in_errors():
-        mined, record = _open(directory)
+        mined, record = _choose(directory, choices, file_by_file=file_by_file)
         options["layouts"] = options["layouts"] or ("n-tuple",)
         metadata = _metadata(options)
         parse_version(options["version"])  # an estimate can take a while
         validate_metadata(metadata)
-        made = estimate_mined(mined, record.recipe, **choices) if choices else None
+        made = None
+        if isinstance(mined, DatasetDict) and record is not None and choices:
+            made = estimate_mined(mined, record.recipe, **choices)
         release = publish(mined, record=record, estimate=made, metadata=metadata, **options)
     click.echo(json.dumps(release.to_dict(), ensure_ascii=False) if as_json else _describe(release))
+
+
+def _choose(
+    directory: str, estimate: dict[str, Any], *, file_by_file: bool
+) -> tuple[DatasetDict, MiningRecord] | tuple[str, None]:
+    """Return what a folder holds, or only its address where it is published file by file."""
+    if not file_by_file and "://" not in directory:
+        if not Path(directory).is_dir():
+            raise ArgumentError(f"Expected a folder that mine wrote as DIR, got {directory!r}: there is none.")
+        return _open(Path(directory))
+    if estimate:
+        raise ArgumentError("--estimate has no effect file by file: it needs rows of all files; pass it to mine.")
+    return directory, None
 
 
 def _open(directory: Path) -> tuple[DatasetDict, MiningRecord]:

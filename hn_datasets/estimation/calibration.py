@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from sentence_transformers import CrossEncoder
 
 from hn_datasets.columns import AnyDataset
 from hn_datasets.errors import ArgumentError
@@ -19,6 +18,9 @@ from hn_datasets.estimation.results import Calibration, CurvePoint, FalseNegativ
 from hn_datasets.estimation.settings import list_settings, settings_of, show
 from hn_datasets.methods import Method
 from hn_datasets.miner import HardNegativeMiner
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 FEWEST_ANCHORS = 30
 EXPECTED_FALSE = 5

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sentence_transformers import CrossEncoder
 
 from hn_datasets.errors import ArgumentError
 from hn_datasets.estimation.hiding import Trial
 from hn_datasets.teachers.base import Ids
 from hn_datasets.teachers.cross_encoder import PairScorer, join_pair
 from hn_datasets.texts import Corpus
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 Judge: TypeAlias = Callable[[list[str], list[str]], Sequence[float] | npt.NDArray[np.float64]]
 """``judge(anchors, passages)`` says of each pair whether the passage is a right answer: a bool, or a probability."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import repeat
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from datasets import Dataset, DatasetDict
-from sentence_transformers import CrossEncoder
 
 from hn_datasets.batches import check_columns
 from hn_datasets.columns import READ_ROWS, check_texts, splits_of
@@ -21,6 +20,9 @@ from hn_datasets.estimation.rates import check_confidence, count_labelled, estim
 from hn_datasets.estimation.results import FalseNegativeEstimate, setting_of
 from hn_datasets.recipe import Recipe
 from hn_datasets.texts import digest_texts
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 
 def estimate_mined(

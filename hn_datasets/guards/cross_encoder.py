@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from sentence_transformers import CrossEncoder
 
 from hn_datasets.errors import ArgumentError
 from hn_datasets.guards.base import Block, Guard, Sieve, Sources
@@ -19,6 +18,9 @@ from hn_datasets.methods import Method
 from hn_datasets.teachers.base import Floats, Ids, Teacher
 from hn_datasets.teachers.cross_encoder import PairScorer, digest_pairs, join_pair
 from hn_datasets.texts import Digests, digest_texts
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 MOST_POOLS = 8
 """A row that is not full after so many times ``pool`` candidates stays short: nearly all of them are right answers."""

@@ -86,10 +86,10 @@ def _check_answers(address: str) -> None:
 
 
 def check_nodes(ray: Any, store: Path) -> list[dict[str, Any]]:
-    """Return the nodes, each of which has this package and sees the store.
+    """Return the nodes, each of which has this package and sees the store; one that is lost meanwhile is left out.
 
     Raises:
-        ClusterError: a node lacks the package, or has another version of it.
+        ClusterError: a node lacks the package, or has another version of it; or no node is left.
         StoreError: a node does not see what is written to the store here.
     """
     nonce = secrets.token_hex(16)
@@ -99,12 +99,18 @@ def check_nodes(ray: Any, store: Path) -> list[dict[str, Any]]:
         note.write_text(nonce, encoding="utf-8")
     except OSError as error:
         raise StoreError(error.errno, f"Could not write to {store} ({error.strerror}); name another store.") from error
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    asked = [(node, _probe(ray, node["NodeID"], str(note))) for node in ray.nodes() if node["Alive"]]
+    nodes = []
     try:
-        answers = ray.get([_probe(ray, node["NodeID"], str(note)) for node in nodes])
+        for node, answer in asked:
+            # Ray lists a node for some seconds after it is lost.
+            with contextlib.suppress(ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+                nodes.append((node, ray.get(answer)))
     finally:
         note.unlink(missing_ok=True)
-    for node, (version, algorithm, seen) in zip(nodes, answers, strict=True):
+    if not nodes:
+        raise ClusterError(f"Expected a node that runs tasks, got no answer from {len(asked)}; see `ray status`.")
+    for node, (version, algorithm, seen) in nodes:
         where = f"node {node['NodeManagerAddress']}"
         if version is None:
             raise ClusterError(f"Expected hn-datasets {__version__} on every node, {where} has none; install it there.")
@@ -117,7 +123,7 @@ def check_nodes(ray: Any, store: Path) -> list[dict[str, Any]]:
                 f"Expected every node to see the store {store}, {where} does not; put it on storage that all nodes "
                 "have at the same path."
             )
-    return nodes
+    return [node for node, _ in nodes]
 
 
 def _probe(ray: Any, node: str, note: str) -> Any:

@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
 import fsspec  # type: ignore[import-untyped]
-import pyarrow.parquet as pq
 from datasets import Dataset, Features
 
 from hn_datasets.errors import ArgumentError, StoreError
@@ -20,14 +19,12 @@ from hn_datasets.ray_engine.job import Job, Part
 from hn_datasets.ray_engine.reading import as_dataset
 from hn_datasets.readme import render_readme
 from hn_datasets.record import RECORD_FILE, MiningRecord
-from hn_datasets.shards import split_file_name, write_rows
+from hn_datasets.shards import read_scores, split_file_name, write_rows
 from hn_datasets.sources import RECIPE_FILE
 from hn_datasets.statistics import MiningStatistics, PartialStatistics, count_scores, merge_statistics
 
 UNFINISHED_FILE = "unfinished.json"
 """Says which run has begun to write here; it goes when the last file is there."""
-
-STATISTICS_COLUMNS = ("positive_score", "negative_scores", "top_score", "negative_teachers", "guard_removals")
 
 
 def shard_path(output: str, part: Part, num_shards: int) -> str:
@@ -131,10 +128,7 @@ def count_shards(_: Job, paths: Sequence[str]) -> PartialStatistics | None:
     """Return what some shards add to the statistics, of which only the numeric columns are read; None for no shard."""
     counted: PartialStatistics | None = None
     for path in paths:
-        with fsspec.open(path, "rb") as file:
-            shard = pq.ParquetFile(file)
-            names = [name for name in STATISTICS_COLUMNS if name in shard.schema_arrow.names]
-            part = count_scores(shard.read(columns=names))
+        part = count_scores(read_scores(path))
         counted = part if counted is None else PartialStatistics.merge([counted, part])
     return counted
 

@@ -77,12 +77,20 @@ def _check_config(config: ConfigFiles, loaded: DatasetDict, record: MiningRecord
             f"Expected {config.num_examples} rows with {config.features} in the staged configuration "
             f"{config.config_name}, got {rows} with {features}."
         )
-    if config.layout == NORMALIZED:
-        return
+    if config.layout != NORMALIZED:
+        check_rows(config.config_name, loaded, record)
+
+
+def check_rows(config_name: str, loaded: DatasetDict, record: MiningRecord) -> None:
+    """Audit the rows of a configuration.
+
+    Raises:
+        ReleaseError: something is broken.
+    """
     report = audit_dataset(loaded, record=record)
     if not report.ok:
         raise ReleaseError(
-            f"Expected a sound configuration {config.config_name}, got {_say(report.broken[0])}; please report this."
+            f"Expected a sound configuration {config_name}, got {_say(report.broken[0])}; please report this."
         )
 
 

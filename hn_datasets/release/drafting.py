@@ -14,7 +14,7 @@ from hn_datasets.batches import OutputFormat
 from hn_datasets.errors import ReleaseError, StoreError
 from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.release.card import CARD_FILE, CardMetadata, ConfigFiles, VersionRow, render_card
-from hn_datasets.release.staging import Staged
+from hn_datasets.release.staging import Staged, pattern_of
 from hn_datasets.release.versions import Version
 
 
@@ -76,7 +76,7 @@ def check_draft(draft: Draft, place: Place, splits: Sequence[str]) -> str:
             config_name=layout,
             layout=layout,
             default=number == 0,
-            data_files={split: f"{layout}/{split}-*.parquet" for split in splits},
+            data_files={split: pattern_of(layout, split) for split in splits},
             features=Features(),
             num_examples=dict.fromkeys(splits, 0),
             num_bytes=dict.fromkeys(splits, 0),

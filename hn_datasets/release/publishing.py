@@ -9,24 +9,41 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
+from huggingface_hub import CommitOperationAdd
 
 from hn_datasets.display import pick_rows
 from hn_datasets.errors import ArgumentError
-from hn_datasets.estimation.results import Calibration, FalseNegativeEstimate, setting_of
+from hn_datasets.estimation.results import Calibration, FalseNegativeEstimate
 from hn_datasets.files import replaced_folder
 from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.record import MiningRecord
+from hn_datasets.release.arguments import (
+    add_estimate,
+    check_destination,
+    check_for_shards,
+    check_notes,
+    choose_record,
+)
 from hn_datasets.release.card import CARD_FILE, CardMetadata, validate_metadata
 from hn_datasets.release.card_choices import hide_paths
 from hn_datasets.release.checking import check_mined, check_staged
 from hn_datasets.release.drafting import Draft, Place, check_draft, write_papers
 from hn_datasets.release.folders import check_folder, staging_folder
 from hn_datasets.release.history import Comparing, decide, find_place
+from hn_datasets.release.mined_shards import MinedShards
 from hn_datasets.release.ownership import check_room
 from hn_datasets.release.repository import Repository, check_repo_id, open_repository, read_head
 from hn_datasets.release.retrying import explain_refusals
-from hn_datasets.release.staging import Staged, check_layouts, stage_files
-from hn_datasets.release.uploading import Upload, check_card_on_hub, upload_release
+from hn_datasets.release.shard_staging import stage_shards
+from hn_datasets.release.staging import Staged, check_layouts, pattern_of, stage_files
+from hn_datasets.release.uploading import (
+    Upload,
+    check_card_on_hub,
+    commit_release,
+    explain_refused_release,
+    make_repository,
+    send_file,
+)
 from hn_datasets.release.versions import Bump, Version, parse_version
 from hn_datasets.shards import split_file_names
 
@@ -65,7 +82,7 @@ class Release:
 
 
 def publish(  # noqa: PLR0913 - everything that can be said of a release
-    mined: Dataset | DatasetDict,
+    mined: Dataset | DatasetDict | str | Path,
     repo_id: str | None = None,
     *,
     version: str,
@@ -96,13 +113,17 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
     and YAML keys that no release wrote stay as they are.
 
     Args:
-        mined: what ``map`` returned, or splits of it.
+        mined: what ``map`` returned, or splits of it; or a folder that ``hn-datasets mine`` or ``mine_on_ray`` wrote,
+            on any fsspec path, such as ``"s3://bucket/mined"``. From a folder one file after another is read, checked
+            and sent, so that no machine ever holds all of it. What needs all rows at once is then left out: rules of
+            the audit that look beyond a file, the share of negatives in common with the version before, and the layout
+            ``normalized``.
         repo_id: repository of datasets on the Hub, made if there is none; may be None with ``to_folder``.
         version: such as ``"1.0.0"``, above all that are there; or ``"major"``, ``"minor"`` or ``"patch"``, which count
             up from the last one, unless that one has the same data already.
         metadata: what only a human can say, first of all the licence.
         miner: what ``map`` was called with.
-        record: of the mining, in the place of ``miner``.
+        record: of the mining, in the place of ``miner``; neither of them for a folder, which has its own.
         estimate: of the false negatives, by ``estimate_false_negatives`` or ``calibrate``, for the card.
         layouts: configurations, as of ``format_dataset``; the first one is loaded where none is named.
         notes: what has changed, on one line.
@@ -125,6 +146,7 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
     Raises:
         ArgumentError: an argument is wrong, or has no effect together with another one.
         ColumnError: the mined columns are not there.
+        DataSourceError: a folder lacks ``mining.json`` or files of mined rows.
         ReleaseError: the data is not sound, or is not that of the record; the version is taken; there is no token, or
             it may not write there; the Hub refuses the card, or does not answer for too long.
         StoreError: the disk is full.
@@ -134,7 +156,7 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
         raise ArgumentError(f"Expected metadata as CardMetadata(license=...), got {type(metadata).__name__}; make one.")
     validate_metadata(metadata)
     chosen = check_layouts(layouts)
-    _check_notes(notes)
+    check_notes(notes)
     if repo_id is not None:
         check_repo_id(repo_id)
     online = {
@@ -145,9 +167,19 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
         "create_pr": create_pr or None,
         "commit_message": commit_message,
     }
-    _check_destination(repo_id, to_folder, overwrite, online)
-    record = _add_estimate(_choose_record(mined, miner, record), estimate)
-    check_mined(mined, record)
+    check_destination(repo_id, to_folder, overwrite, online)
+    shards = None
+    if isinstance(mined, (str, Path)):
+        check_for_shards(
+            chosen, miner, record, {"to_folder": to_folder, "dry_run": dry_run, "shard_bytes": shard_bytes}
+        )
+        shards = MinedShards.open(mined)
+        mined, record = shards.shards[0].read(), shards.record
+    record = add_estimate(choose_record(mined, miner, record), estimate)
+    if shards is None:
+        check_mined(mined, record)
+    else:
+        shards = replace(shards, record=record)
     draft = Draft(
         record=replace(record, recipe=hide_paths(record.recipe)),
         metadata=metadata,
@@ -167,8 +199,11 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
         repository = open_repository(
             repo_id, token=token, branch=revision, private=private, create_pr=create_pr, retry_seconds=retry_seconds
         )
-        upload = Upload(wanted, Comparing(mined, repository), private, create_pr, commit_message)
+        compare_with = Comparing(mined, repository) if shards is None else _leave_open
+        upload = Upload(wanted, compare_with, private, create_pr, commit_message)
         draft = replace(draft, repo_id=repository.repo_id)  # with its namespace
+        if shards is not None:
+            return _publish_shards(shards, draft, repository, upload)
         return _publish_to_hub(mined, draft, repository, upload, shard_bytes, dry_run=dry_run)
 
 
@@ -197,7 +232,36 @@ def _publish_to_hub(
             return Release(draft.repo_id, str(version), None, None, folder, sizes)
         if commit is not None and version in head.tags:
             return Release(draft.repo_id, str(version), commit, None, None, {})
-        done = upload_release(repository, staged, draft, upload)
+        with explain_refused_release():
+            make_repository(repository, upload)
+            additions = [send_file(repository, path, folder / path, upload) for path in staged.files]
+            done = commit_release(repository, staged, draft, upload, additions)
+    return Release(draft.repo_id, str(done.version), done.commit, done.pull_request, None, sizes)
+
+
+def _publish_shards(mined: MinedShards, draft: Draft, repository: Repository, upload: Upload) -> Release:
+    """Send the files of a mined folder one after another, and commit them together."""
+    head = read_head(repository)
+    verdict = decide(repository, head, upload.wanted, draft)
+    first_look = find_place(head, verdict.version, draft, upload.compare_with)
+    check_card_on_hub(repository, check_draft(draft, first_look, mined.splits))
+    check_room(repository, head, [pattern_of(layout, split) for layout in draft.layouts for split in mined.splits])
+    mined.check()
+    additions: list[CommitOperationAdd] = []
+    with staging_folder(repository.repo_id, keep=False) as folder, explain_refused_release():
+        make_repository(repository, upload)
+
+        def send(path: str, file: Path) -> None:
+            additions.append(send_file(repository, path, file, upload))
+            if additions[-1]._is_uploaded:  # otherwise its content travels with the commit
+                file.unlink()
+
+        staged = stage_shards(mined, folder, layouts=draft.layouts, send=send)
+        version, commit = decide(repository, head, upload.wanted, draft, staged.data)
+        if commit is not None and version in head.tags:
+            return Release(draft.repo_id, str(version), commit, None, None, {})
+        done = commit_release(repository, staged, draft, upload, additions)
+    sizes = {path: int(entry["size"]) for path, entry in staged.files.items()}
     return Release(draft.repo_id, str(done.version), done.commit, done.pull_request, None, sizes)
 
 
@@ -228,58 +292,9 @@ def _publish_to_folder(
     return Release(draft.repo_id, str(version), None, None, to_folder, sizes)
 
 
-def _check_destination(
-    repo_id: str | None, to_folder: str | Path | None, overwrite: bool, online: Mapping[str, Any]
-) -> None:
-    """Check that the release has one place to go to, and that every argument has an effect there."""
-    if to_folder is None:
-        if repo_id is None:
-            raise ArgumentError("Expected repo_id, such as 'me/qa-hard-negatives', or to_folder, got neither.")
-        if overwrite:
-            raise ArgumentError("overwrite has no effect without to_folder: a version on the Hub is never overwritten.")
-        return
-    useless = [name for name, value in online.items() if value is not None]
-    if useless:
-        raise ArgumentError(f"{', '.join(useless)} has no effect with to_folder, which uploads nothing; leave it out.")
-    check_folder(Path(to_folder), overwrite=overwrite)
-
-
-def _check_notes(notes: str) -> None:
-    if not isinstance(notes, str) or len(notes.strip().splitlines()) > 1:
-        raise ArgumentError(f"Expected notes on one line, got {notes!r:.80}; write the rest into the card.")
-
-
-def _choose_record(
-    mined: Dataset | DatasetDict, miner: HardNegativeMiner | None, record: MiningRecord | None
-) -> MiningRecord:
-    if (miner is None) == (record is None):
-        got = "both" if miner is not None else "neither"
-        raise ArgumentError(f"Expected either the miner or the record of the mining, got {got}; pass one.")
-    if record is not None:
-        return record
-    if not isinstance(miner, HardNegativeMiner):
-        raise ArgumentError(
-            f"Expected a HardNegativeMiner as miner, got {type(miner).__name__}; pass the one that map was called with."
-        )
-    return MiningRecord.of(mined, miner)
-
-
-def _add_estimate(record: MiningRecord, estimate: FalseNegativeEstimate | Calibration | None) -> MiningRecord:
-    if estimate is None:
-        return record
-    made = estimate.estimate if isinstance(estimate, Calibration) else estimate
-    if not isinstance(made, FalseNegativeEstimate):
-        raise ArgumentError(
-            f"Expected an estimate as estimate_false_negatives returns it, got {type(estimate).__name__}; make one."
-        )
-    mined = setting_of(record.recipe)
-    other = [name for name, value in made.setting.items() if value != mined.get(name)]
-    if other:
-        raise ArgumentError(
-            f"Expected an estimate of what was mined, got one with another {' and '.join(other)}; mine with the "
-            "calibrated method, or estimate anew."
-        )
-    return replace(record, estimate=made)
+def _leave_open(commit: str) -> float | None:
+    """Say that the share in common with a release is not known."""
+    return None
 
 
 def _pick_examples(mined: Dataset | DatasetDict) -> list[Mapping[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, get_args
@@ -99,7 +99,7 @@ def stage_files(
         for path, content in pictures.items():
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_bytes(content)
-        files = {path: _describe(folder / path) for path in _list_files(folder)}
+        files = {path: describe_file(folder / path) for path in _list_files(folder)}
     except OSError as error:
         reason = error.strerror or str(error)
         raise StoreError(
@@ -144,17 +144,7 @@ def _name_in_warnings(layout: str) -> Iterator[None]:
 def _stage_config(
     name: str, layout: str, splits: DatasetDict, folder: Path, *, default: bool, shard_bytes: int | None
 ) -> ConfigFiles:
-    if not any(splits.num_rows.values()):
-        raise ReleaseError(
-            f"Expected rows in the layout {layout!r}, it has none, for every row has fewer negatives than it needs; "
-            "publish another layout, such as 'triplet'."
-        )
-    bare = [split for split, number in splits.num_rows.items() if not number]
-    if bare:
-        raise ReleaseError(
-            f"Expected rows in every split of the layout {layout!r}, got none in {bare[0]!r}, and load_dataset cannot "
-            "read such a split; leave the split out, or publish a layout that has rows for it."
-        )
+    check_filled(layout, splits.num_rows)
     directory = folder / name
     directory.mkdir()
     written: list[Path] = []
@@ -164,18 +154,43 @@ def _stage_config(
         config_name=name,
         layout=layout,
         default=default,
-        data_files={split: f"{name}/{split}-*.parquet" for split in splits},
+        data_files={split: pattern_of(name, split) for split in splits},
         features=next(iter(splits.values())).features,
         num_examples=dict(splits.num_rows),
         num_bytes={split: rows.data.nbytes for split, rows in splits.items()},
-        description=f"layout {layout}, content {digest_of(*(str(_describe(path)['sha256']) for path in written))}",
+        description=f"layout {layout}, content {digest_of(*(str(describe_file(path)['sha256']) for path in written))}",
     )
+
+
+def check_filled(layout: str, rows: Mapping[str, int]) -> None:
+    """Check that every split of a layout has rows.
+
+    Raises:
+        ReleaseError: one has none.
+    """
+    if not any(rows.values()):
+        raise ReleaseError(
+            f"Expected rows in the layout {layout!r}, it has none, for every row has fewer negatives than it needs; "
+            "publish another layout, such as 'triplet'."
+        )
+    bare = [split for split, number in rows.items() if not number]
+    if bare:
+        raise ReleaseError(
+            f"Expected rows in every split of the layout {layout!r}, got none in {bare[0]!r}, and load_dataset cannot "
+            "read such a split; leave the split out, or publish a layout that has rows for it."
+        )
+
+
+def pattern_of(config: str, split: str) -> str:
+    """Return what the card says of the files of a split."""
+    return f"{config}/{split}-*.parquet"
 
 
 def _list_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def _describe(path: Path) -> dict[str, str | int]:
+def describe_file(path: Path) -> dict[str, str | int]:
+    """Return ``sha256`` and ``size`` of a file."""
     with path.open("rb") as file:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": path.stat().st_size}

@@ -6,7 +6,10 @@ but has no tag only gets its tag, and one that is complete is left as it is.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, RepoCard
@@ -57,30 +60,65 @@ class Upload:
     message: str | None
 
 
-def upload_release(repository: Repository, staged: Staged, draft: Draft, upload: Upload) -> Uploaded:
-    """Commit a staged release and tag it.
+@contextlib.contextmanager
+def explain_refused_release() -> Iterator[None]:
+    """Say what the Hub refuses, and what to do.
 
     Raises:
-        ReleaseError: the version was taken meanwhile, the Hub refuses something, or it does not answer for too long.
+        ReleaseError: it refuses something.
     """
     try:
-        retry(
-            repository.retry_seconds,
-            repository.api.create_repo,
-            repository.repo_id,
-            repo_type=DATASET,
-            private=upload.private,
-            exist_ok=True,
-        )
-        additions = _upload_large_files(repository, staged, upload)
-        done = _commit(repository, staged, draft, upload, additions)
-        if done.pull_request is None:
-            _tag(repository, done.version, done.commit, draft.notes)
+        yield
     except HfHubHTTPError as error:
         raise ReleaseError(
             f"Expected the Hub to take the release, it answered {status_of(error)} ({one_line(error)}); see to that, "
             "and run the same again: what is there already stays."
         ) from error
+
+
+def make_repository(repository: Repository, upload: Upload) -> None:
+    """Make the repository if there is none."""
+    retry(
+        repository.retry_seconds,
+        repository.api.create_repo,
+        repository.repo_id,
+        repo_type=DATASET,
+        private=upload.private,
+        exist_ok=True,
+    )
+
+
+def send_file(repository: Repository, path: str, file: Path, upload: Upload) -> CommitOperationAdd:
+    """Send a file, which no commit has yet; what the Hub keeps as text waits for the commit.
+
+    Args:
+        repository: that it goes to.
+        path: in the repository.
+        file: on this machine.
+        upload: of the release.
+    """
+    addition = CommitOperationAdd(path, str(file))
+    repository.call(
+        repository.api.preupload_lfs_files,
+        additions=[addition],
+        revision=repository.branch,
+        create_pr=upload.create_pr,
+    )
+    return addition
+
+
+def commit_release(
+    repository: Repository, staged: Staged, draft: Draft, upload: Upload, additions: list[CommitOperationAdd]
+) -> Uploaded:
+    """Commit a release whose files were sent, and tag it.
+
+    Raises:
+        ReleaseError: the version was taken meanwhile, or the Hub does not answer for too long.
+        HfHubHTTPError: it refuses something.
+    """
+    done = _commit(repository, staged, draft, upload, additions)
+    if done.pull_request is None:
+        _tag(repository, done.version, done.commit, draft.notes)
     return done
 
 
@@ -101,21 +139,6 @@ def _card_error(error: ValueError) -> ReleaseError:
     return ReleaseError(
         f"Expected a card that the Hub takes, it refuses this one ({one_line(error)}); correct the metadata."
     )
-
-
-def _upload_large_files(repository: Repository, staged: Staged, upload: Upload) -> list[CommitOperationAdd]:
-    """Send the files one after another; what the Hub keeps as text waits for the commit."""
-    additions = []
-    for path in staged.files:
-        addition = CommitOperationAdd(path, str(staged.folder / path))
-        repository.call(
-            repository.api.preupload_lfs_files,
-            additions=[addition],
-            revision=repository.branch,
-            create_pr=upload.create_pr,
-        )
-        additions.append(addition)
-    return additions
 
 
 def _commit(

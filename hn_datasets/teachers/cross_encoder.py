@@ -7,19 +7,21 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
-from sentence_transformers import CrossEncoder
-from sentence_transformers.util import fullname
 
 from hn_datasets.errors import ArgumentError, TeacherError, VectorError
 from hn_datasets.teachers.base import Floats, Role
 from hn_datasets.teachers.identity import commit_of, digest_model, sum_weights
+from hn_datasets.teachers.models import is_cross_encoder
 from hn_datasets.texts import DIGEST_BYTES, Digests, digest_of
 from hn_datasets.threads import is_forked
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 BATCH_SIZE = 32
 """Pairs per forward pass."""
@@ -58,7 +60,7 @@ class PairScorer:
         for name, value in (("max_length", max_length), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise ArgumentError(f"Expected {name} of at least 1, got {value}.")
-        if isinstance(model, CrossEncoder):
+        if is_cross_encoder(model):
             if revision is not None or device is not None:
                 raise ArgumentError("revision and device have no effect on a loaded CrossEncoder; leave them out.")
             loaded, name = model, str(getattr(model.config, "name_or_path", "") or "CrossEncoder")
@@ -74,7 +76,7 @@ class PairScorer:
             "max_length": int(length) if length else None,
         }
         self.__dict__["_model"] = loaded
-        self._sums: torch.Tensor | None = sum_weights(model) if isinstance(model, CrossEncoder) else None
+        self._sums: torch.Tensor | None = sum_weights(model) if is_cross_encoder(model) else None
         _LIVE[_key(self._spec)] = self
 
     @classmethod
@@ -176,6 +178,8 @@ def _split_pair(text: str) -> tuple[str, str]:
 
 
 def _load(model: str, revision: str | None, device: str | None) -> CrossEncoder:
+    from sentence_transformers import CrossEncoder  # noqa: PLC0415 - seconds to import
+
     try:
         loaded: CrossEncoder = CrossEncoder(model, revision=revision, device=device)
     except Exception as error:  # a damaged file can raise anything
@@ -196,6 +200,8 @@ def _check_labels(model: CrossEncoder, name: str) -> None:
 
 def _digest(model: CrossEncoder) -> str:
     """Return a digest of all that decides a score but the length."""
+    from sentence_transformers.util import fullname  # noqa: PLC0415 - seconds to import
+
     settings = [fullname(model.activation_fn), model.prompts, model.default_prompt_name]
     return digest_of(digest_model(model), json.dumps(settings, sort_keys=True))
 

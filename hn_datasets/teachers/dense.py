@@ -8,21 +8,30 @@ import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
 
 from hn_datasets.errors import ArgumentError, TeacherError
 from hn_datasets.teachers.base import Floats, Role
 from hn_datasets.teachers.graphs import describe_graph
 from hn_datasets.teachers.identity import commit_of, digest_model, name_of, sum_weights
-from hn_datasets.teachers.models import load_model, resolve_length, set_length, similarity_of, with_precision
+from hn_datasets.teachers.models import (
+    is_sentence_transformer,
+    load_model,
+    resolve_length,
+    set_length,
+    similarity_of,
+    with_precision,
+)
 from hn_datasets.teachers.prompts import PASSAGE_PROMPT_NAMES, resolve_prompt, warn_of_missing_prompts
 from hn_datasets.teachers.token_batches import Task, encode_by_tokens, longest_of, num_tokens_of
 from hn_datasets.texts import digest_of
 from hn_datasets.threads import is_forked
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 _Pool = dict[Literal["input", "output", "processes"], Any]
@@ -79,15 +88,14 @@ class DenseTeacher:
         self.batch_size = batch_size
         self._device = device
         self._pool: _Pool | None = None
-        if isinstance(model, SentenceTransformer):
+        if is_sentence_transformer(model):
             _check_loaded(model, device, revision, trust_remote_code)
             # Serving several devices moves a model to the CPU and shares its memory: that is done to a copy.
-            loaded = copy.deepcopy(model) if isinstance(device, list) else model
+            loaded, name = copy.deepcopy(model) if isinstance(device, list) else model, name_of(model)
         else:
-            loaded = load_model(model, device, revision, trust_remote_code)
-        name = str(model) if not isinstance(model, SentenceTransformer) else name_of(model)
+            loaded, name = load_model(str(model), device, revision, trust_remote_code), str(model)
         weights = digest_model(loaded)
-        loaded, used = with_precision(loaded, precision, keep=isinstance(model, SentenceTransformer))
+        loaded, used = with_precision(loaded, precision, keep=is_sentence_transformer(model))
         full = loaded.get_embedding_dimension() or len(loaded.encode("a", show_progress_bar=False))
         if truncate_dim is not None and truncate_dim > full:
             raise ArgumentError(f"Expected truncate_dim of at most {full}, the model's dimension, got {truncate_dim}.")
@@ -270,6 +278,8 @@ def _check_loaded(
 
 
 def _stop_pool(pool: _Pool) -> None:
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - seconds to import
+
     if not is_forked():
         SentenceTransformer.stop_multi_process_pool(pool)
 

@@ -7,14 +7,16 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from sentence_transformers import SentenceTransformer
+from typing import TYPE_CHECKING, Any
 
 from hn_datasets.errors import ArgumentError, HNDatasetsError
 from hn_datasets.modes import MODES, Mode
 from hn_datasets.teachers.base import Encoder, Ranker, Teacher
+from hn_datasets.teachers.models import is_sentence_transformer
 from hn_datasets.teachers.named import teacher_of_name
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 NUM_RANKED = 50
 """Ranks of each teacher that mode "mean-rank" looks at."""
@@ -135,7 +137,7 @@ def _check(members: Any, mode: str, num_ranked: int | None) -> None:
 def _load(member: Any, number: int) -> Encoder | Ranker:
     with named_errors(str(member) if isinstance(member, (str, Path)) else number):
         teacher = member
-        if isinstance(member, (str, Path, SentenceTransformer)):
+        if isinstance(member, (str, Path)) or is_sentence_transformer(member):
             teacher = teacher_of_name(member)
         if isinstance(teacher, EnsembleTeacher):
             raise ArgumentError("Expected a single teacher, got an ensemble; give its members instead.")

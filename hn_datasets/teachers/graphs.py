@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
-from sentence_transformers import CrossEncoder, SentenceTransformer
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 OPENVINO_TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 """OpenVINO's names of the precisions that it computes in."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import xxhash
 from huggingface_hub import try_to_load_from_cache
-from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from hn_datasets.teachers.graphs import digest_graph
+from hn_datasets.teachers.models import is_sentence_transformer
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 _PROBES = ("a", "What is a hard negative?", "한국어 문장", "0.95")
 
@@ -38,7 +41,7 @@ def digest_model(model: SentenceTransformer | CrossEncoder) -> str:
     for name, tensor in sorted(tensors.items()):
         state.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    if not graph and not tensors and isinstance(model, SentenceTransformer):
+    if not graph and not tensors and is_sentence_transformer(model):
         vectors = model.encode(list(_PROBES), show_progress_bar=False, normalize_embeddings=True)
         state.update((np.round(vectors, 3) + 0.0).astype(np.float32).tobytes())  # + 0.0 turns -0.0 into 0.0
     return state.hexdigest()

@@ -6,19 +6,21 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
-
-from sentence_transformers import SentenceTransformer
 
 from hn_datasets.errors import ArgumentError, HNDatasetsError, TeacherError
 from hn_datasets.teachers.base import Encoder, Ranker, Teacher
 from hn_datasets.teachers.bm25 import BM25Teacher
 from hn_datasets.teachers.dense import DenseTeacher
 from hn_datasets.teachers.ensemble import EnsembleTeacher, named_errors
+from hn_datasets.teachers.models import is_sentence_transformer
 from hn_datasets.teachers.named import teacher_of_name
 from hn_datasets.teachers.precomputed import PrecomputedTeacher
 from hn_datasets.texts import digest_of
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 _FROM_SPEC: dict[str, Callable[[dict[str, Any]], Teacher]] = {
     "dense": DenseTeacher.from_spec,
@@ -57,7 +59,7 @@ def as_teacher(teacher: str | Path | SentenceTransformer | Teacher, **options: A
         TeacherError: a model cannot be loaded.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    if isinstance(teacher, (str, Path, SentenceTransformer)):
+    if isinstance(teacher, (str, Path)) or is_sentence_transformer(teacher):
         return remember(teacher_of_name(teacher, **given))
     if isinstance(teacher, (Encoder, Ranker, EnsembleTeacher)):
         if given:

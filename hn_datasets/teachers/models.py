@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
-from sentence_transformers import SentenceTransformer
 
 from hn_datasets.errors import ArgumentError, TeacherError
 from hn_datasets.teachers.graphs import describe_graph, graph_options
 
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
 NO_LENGTH = 10**9
 """Tokenizers and static embeddings without a longest text have lengths above this, or infinity, which JSON lacks."""
+
+
+def is_sentence_transformer(value: object) -> TypeGuard[SentenceTransformer]:
+    """Return whether a value is a loaded SentenceTransformer."""
+    return _is_loaded(value, "SentenceTransformer")
+
+
+def is_cross_encoder(value: object) -> TypeGuard[CrossEncoder]:
+    """Return whether a value is a loaded CrossEncoder."""
+    return _is_loaded(value, "CrossEncoder")
+
+
+def _is_loaded(value: object, kind: str) -> bool:
+    # Nothing can be one before somebody has imported the package, which takes seconds.
+    package = sys.modules.get("sentence_transformers")
+    return package is not None and isinstance(value, getattr(package, kind))
 
 
 def load_model(
@@ -35,6 +54,8 @@ def load_model(
     Raises:
         TeacherError: it cannot be loaded.
     """
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - seconds to import
+
     name = str(model)
     first = device[0] if isinstance(device, list) else device
     try:

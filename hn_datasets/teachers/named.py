@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from sentence_transformers import SentenceTransformer
+from typing import TYPE_CHECKING, Any
 
 from hn_datasets.errors import ArgumentError
 from hn_datasets.teachers.base import Teacher
 from hn_datasets.teachers.bm25 import BM25Teacher
 from hn_datasets.teachers.dense import DenseTeacher
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 def teacher_of_name(name: str | Path | SentenceTransformer, **options: Any) -> Teacher:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import Any
-
-from sentence_transformers import SentenceTransformer
+from typing import TYPE_CHECKING, Any
 
 from hn_datasets.errors import ArgumentError, MissingPromptWarning
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 PASSAGE_PROMPT_NAMES = ("document", "passage", "corpus")
 """Where a model keeps its prompt for passages, in the order in which sentence-transformers looks."""

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
-from sentence_transformers.util import batch_to_device
 
 from hn_datasets.threads import over_items
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 WINDOW_CHARACTERS = 1 << 20
 """Padded characters of the texts that are tokenised at once, so of a table of tokens; batches are cut within it."""
@@ -68,6 +67,8 @@ def encode_by_tokens(
         task: which side of the model.
         max_tokens: padded tokens of a pass; a longer text has a pass of its own.
     """
+    from sentence_transformers.util import batch_to_device  # noqa: PLC0415 - seconds to import
+
     model.eval()
     batches = _cut(model, texts, prompt, task, max_tokens)
 
@@ -113,6 +114,9 @@ def _keeps_nothing(model: SentenceTransformer) -> bool:
 
     Others do: rotary embeddings, for instance, keep tables that grow with the longest text.
     """
+    from sentence_transformers.base.modules import Transformer  # noqa: PLC0415 - seconds to import
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling  # noqa: PLC0415
+
     transformer = model.transformers_model
     return (
         transformer is not None
