@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from datasets import Dataset, DatasetDict
 
 from hn_datasets.errors import DataSourceError, HNDatasetsError
 from hn_datasets.estimation.results import FalseNegativeEstimate
+from hn_datasets.index_recall import SAMPLE_ROWS, IndexRecall, spread
 from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.recipe import Recipe
 from hn_datasets.statistics import MiningStatistics, compute_statistics
@@ -40,6 +42,7 @@ class MiningRecord:
         timings: seconds of each stage.
         release: ``repo_id``, ``version``, ``parent`` and ``notes``; empty before a release.
         estimate: of the false negatives; None where nobody made one.
+        index_recall: of approximate search; None after exact search.
     """
 
     recipe: Recipe
@@ -51,6 +54,7 @@ class MiningRecord:
     timings: dict[str, float] = field(default_factory=dict)
     release: dict[str, Any] = field(default_factory=dict)
     estimate: FalseNegativeEstimate | None = None
+    index_recall: IndexRecall | None = None
 
     @classmethod
     def of(
@@ -82,6 +86,7 @@ class MiningRecord:
             environment=describe_environment(),
             timings={**miner.timings, **(timings or {})},
             estimate=estimate,
+            index_recall=_measure_recall(splits, miner),
         )
 
     def with_release(self, **release: Any) -> MiningRecord:
@@ -101,6 +106,7 @@ class MiningRecord:
             "timings": {stage: round(seconds, 3) for stage, seconds in self.timings.items()},
             "release": self.release,
             **({"estimates": {"false_negatives": self.estimate.to_dict()}} if self.estimate is not None else {}),
+            **({"index_recall": self.index_recall.to_dict()} if self.index_recall is not None else {}),
         }
 
     def to_json(self) -> str:
@@ -115,6 +121,7 @@ class MiningRecord:
             DataSourceError: it is no record, or one of a later schema.
         """
         version, estimate = data.get("schema_version"), data.get("estimates", {}).get("false_negatives")
+        recall = data.get("index_recall")
         if version != SCHEMA_VERSION:
             raise DataSourceError(
                 f"Expected {RECORD_FILE} of schema version {SCHEMA_VERSION}, got {version!r}; upgrade hn_datasets."
@@ -129,6 +136,7 @@ class MiningRecord:
             timings=dict(data.get("timings", {})),
             release=dict(data.get("release", {})),
             estimate=None if estimate is None else FalseNegativeEstimate.from_dict(estimate),
+            index_recall=None if recall is None else IndexRecall.from_dict(recall),
         )
 
     @classmethod
@@ -147,6 +155,17 @@ class MiningRecord:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataSourceError(f"Expected a record in {path}, got a file that is not ({error!r}).") from error
+
+
+def _measure_recall(splits: Mapping[str, Dataset], miner: HardNegativeMiner) -> IndexRecall | None:
+    """Mine some rows of all splits once more, exactly; None without an index, or where columns have gone since."""
+    rows, recipe = sum(map(len, splits.values())), miner.recipe
+    needed = {recipe.anchor_column_name, recipe.positive_column_name, *chain(*(one.columns for one in miner.guards))}
+    if recipe.index is None or not rows or any(needed - {*split.column_names} for split in splits.values()):
+        return None
+    counts = [len(split) * SAMPLE_ROWS // rows + 1 for split in splits.values()]
+    samples = [split.select(spread(len(split), count)) for split, count in zip(splits.values(), counts, strict=True)]
+    return IndexRecall.merge([miner.measure_recall(sample.with_format(None)[:]) for sample in samples if len(sample)])
 
 
 def describe_environment() -> dict[str, Any]:

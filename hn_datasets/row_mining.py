@@ -12,6 +12,7 @@ from datasets import Features
 
 from hn_datasets.ensembling import mine_ensemble
 from hn_datasets.guards import Block, Guard, Sources
+from hn_datasets.index_recall import IndexRecall
 from hn_datasets.mined_columns import mined_columns, mined_features, text_lists
 from hn_datasets.modes import members_of
 from hn_datasets.picking import Index, Mined, find_candidates, mine_block, open_block
@@ -76,6 +77,13 @@ class RowMiner(ABC):
     def mine_anew(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         """Return the mined columns of a batch, and search every row, also those that an earlier run has finished."""
         return self._add_columns(self._read(batch), self._mine)
+
+    def measure_recall(self, batch: Mapping[str, Sequence[Any]]) -> IndexRecall:
+        """Mine a batch by the index and exactly, and compare; errors are those of ``mine_anew``."""
+        exact = object.__new__(type(self))
+        exact.__dict__.update(self.__dict__, _index=None)
+        found, expected = (miner.mine_anew(batch)["negative_ids"] for miner in (self, exact))
+        return IndexRecall.compare(*([ids.tolist() for ids in column] for column in (found, expected)))
 
     @property
     def guards(self) -> tuple[Guard, ...]:

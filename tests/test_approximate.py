@@ -2,19 +2,23 @@
 
 import itertools
 import json
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from hn_datasets import BM25Teacher, HardNegativeMiner, PrecomputedTeacher, SimilarToPositive, TopK, TopKPercPos
 from hn_datasets.approximate import ApproximateIndex, choose_index
 from hn_datasets.cli import main
 from hn_datasets.errors import ArgumentError
+from hn_datasets.index_recall import IndexRecall, spread
 from hn_datasets.inverted_lists import Stage
 from hn_datasets.recipe import Recipe
+from hn_datasets.record import MiningRecord
 from hn_datasets.scoring import DenseScorer
 from hn_datasets.search import Nearness, Search
 from hn_datasets.store import EmbeddingStore
@@ -23,6 +27,7 @@ from tests.static_model import WORDS, save_static_model
 
 NUM_ANCHORS, NUM_PASSAGES, DIMENSION = 60, 1500, 24
 ALL = 10**9
+SCHEMA = json.loads((Path(__file__).parent.parent / "cards" / "mining.schema.json").read_text(encoding="utf-8"))
 
 
 def make_vectors(similarity, seed=0):
@@ -250,6 +255,31 @@ def test_mined_rows_say_how_they_were_searched(tmp_path):
         assert row["top_score"] >= max(row["negative_scores"], default=-1)
 
 
+def test_the_record_says_what_the_index_finds(tmp_path, monkeypatch):
+    world = World(tmp_path)
+    exact, miner = mine(world)
+    assert MiningRecord.of(exact, miner).index_recall is None
+    monkeypatch.setattr("hn_datasets.list_building._choose_stages", lambda *_: (Stage(1, ALL),))
+    mined, miner = mine(world, index="IVF16,SQ8")
+    pairs = [({*some}, {*others}) for some, others in zip(mined["negative_ids"], exact["negative_ids"], strict=True)]
+    recall = MiningRecord.of(mined, miner).index_recall
+    assert (recall.rows, recall.negatives) == (NUM_ANCHORS, sum(len(others) for _, others in pairs))
+    assert recall.found == sum(len(some & others) for some, others in pairs) < recall.negatives
+    splits = DatasetDict(train=mined.select(range(45)), test=mined.select(range(45, NUM_ANCHORS)))
+    record = MiningRecord.of(splits, miner)
+    assert record.index_recall == recall
+    assert MiningRecord.from_dict(json.loads(record.to_json())).index_recall == recall
+    jsonschema.validate(record.to_dict(), SCHEMA)
+    assert MiningRecord.of(mined.remove_columns("anchor"), miner).index_recall is None
+
+
+def test_some_rows_stand_for_many():
+    assert spread(1000, 4).tolist() == [0, 250, 500, 750]
+    assert spread(3, 256).tolist() == [0, 1, 2]
+    assert IndexRecall.merge([IndexRecall(2, 8, 7), IndexRecall(1, 4, 4)]) == IndexRecall(3, 12, 11)
+    assert IndexRecall(5, 0, 0).share == 1
+
+
 @pytest.mark.parametrize("index", [None, "exact", "auto"])
 def test_small_corpora_are_searched_exactly(tmp_path, index):
     _, miner = mine(World(tmp_path), index=index, method=TopK())
@@ -292,6 +322,7 @@ def test_on_the_command_line(tmp_path):
     arguments = ["mine", source, "--teacher", teacher, "--index", "IVF4,SQ8", "--output", output]
     done = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
+    assert "The index finds 100.0% of the negatives of exact search (40 rows mined both ways)." in done.output
     assert Recipe.from_json((output / "recipe.json").read_text()).index == "IVF4,SQ8"
     plan = [*arguments[:-1], tmp_path / "planned", "--plan"]
     done = CliRunner().invoke(main, [str(argument) for argument in plan], catch_exceptions=False)

@@ -519,7 +519,7 @@ def watch(event, arguments):
 """
 
 
-@pytest.mark.parametrize("module", ["numpy", "datasets", "torch._C", "sentence_transformers", "hn_datasets.miner"])
+@pytest.mark.parametrize("module", ["numpy", "datasets", "torch._C", "numba", "hn_datasets.miner"])
 def test_ctrl_c_during_an_import_is_one_line(source, tmp_path, module):
     arguments = ["mine", source, "--teacher", "bm25", "--output", tmp_path / "mined"]
     stopped = run_with_hook(DURING_AN_IMPORT.replace("MODULE", module), arguments)

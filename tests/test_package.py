@@ -30,7 +30,7 @@ ORDER = [
     "approximate", "sampling", "collecting",
     "guards.base", "guards.similar", "guards.groups", "guards.held_out", "guards.near_duplicate",
     "guards.cross_encoder", "guards.loading", "guards", "sifting", "picking", "views", "ensembling", "rows",
-    "mined_columns", "row_mining", "preparing", "miner", "planning",
+    "mined_columns", "index_recall", "row_mining", "preparing", "miner", "planning",
     "batches", "distributions", "diagnosis", "score_columns", "statistics",
     "filling", "layouts", "normalizing", "formats", "estimation.rates", "measurement",
     "estimation.settings", "estimation.results", "estimation.hiding", "estimation.judging", "estimation.calibration",

@@ -321,7 +321,8 @@ def test_a_ray_dataset_and_an_index_of_lists(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("hn_datasets.approximate.AUTO_PASSAGES", 50)
     monkeypatch.setattr("hn_datasets.approximate.AUTO_LIST", 10)
     rows = ray.data.from_items(PAIRS.to_list(), override_num_blocks=3)
-    mined, _ = mine_there(tmp_path, HashTeacher(), pairs=rows, workers=1, slices=2, index="auto", method=TopK())
+    choices = {"index": "auto", "method": TopK()}
+    mined, record = mine_there(tmp_path, HashTeacher(), pairs=rows, workers=1, slices=2, **choices)
     assert mined["train"]["anchor"][:] == PAIRS["anchor"][:]
     score, expected = score_by(HashTeacher()), oracle.mine(ROWS, PASSAGES, score_by(HashTeacher()), ("topk", None), 4)
     hits = 0
@@ -329,6 +330,7 @@ def test_a_ray_dataset_and_an_index_of_lists(cluster, tmp_path, monkeypatch):
         assert row["negative_scores"] == [score(row["anchor"], text) for text in row["negatives"]]
         hits += len({*row["negatives"]} & {*want["negatives"]})
     assert hits > 0.95 * 4 * len(ROWS)
+    assert (record.index_recall.found, record.index_recall.negatives) == (hits, 4 * len(ROWS))
 
 
 class Nodes:

@@ -143,7 +143,9 @@ def show_statistics(record: MiningRecord, *, as_json: bool) -> None:
         click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
     else:
         click.echo(record.statistics.to_table(record.recipe.guard_names))
-    show_seconds(record)
+        for found in (record.estimate, record.index_recall):
+            if found is not None:
+                click.echo(found.describe())
 
 
 def show_seconds(record: MiningRecord) -> None:

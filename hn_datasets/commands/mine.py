@@ -148,15 +148,12 @@ def mine_command(
             choices = {**_choices(recipe, options), "guards": read_guards(options.pop("guards"), recipe)}
             record = mine_on_cluster(source, load_teacher, choices, output, overwrite, cluster, options)
             show_statistics(record, as_json=as_json)
+            show_seconds(record)
             return
         mined, record = _mine(source, recipe, load_teacher, num_proc, options)
     record = write_mined(mined, record, folder, overwrite=overwrite)
-    if as_json:
-        click.echo(json.dumps(record.statistics.to_dict(), ensure_ascii=False))
-    else:
-        click.echo(record.statistics.to_table(record.recipe.guard_names))
-        if record.estimate is not None:
-            click.echo(record.estimate.describe())
+    show_statistics(record, as_json=as_json)
+    if not as_json:
         _show_row(mined, record)
     show_seconds(record)
     click.echo(f"Written: {_loading_code(folder, record)}", err=True)

@@ -11,6 +11,7 @@ from datasets import Features
 
 from hn_datasets.finished import FinishedRows, digest_rows
 from hn_datasets.guards import Sources, guard_from_dict
+from hn_datasets.index_recall import IndexRecall, spread
 from hn_datasets.modes import members_of
 from hn_datasets.picking import Index, Mined, mined_schema
 from hn_datasets.ray_engine.encoding import encoder_of
@@ -102,6 +103,13 @@ class SlicedMiner(RowMiner):
             shard_path(self.job.output, part, num_shards), as_dataset(table, features), columns, self.features(features)
         )
         return int((~kept).sum())
+
+    def measure_part_recall(self, part: Part, features: Features, count: int) -> IndexRecall:
+        """Mine up to ``count`` rows of a part by the index and exactly."""
+        table = pq.read_table(part.path)
+        sample = as_dataset(table.take(spread(len(table), count)), features).with_format(None)
+        kept = self._scorable(self._read(sample[:]))
+        return self.measure_recall(sample.select(np.flatnonzero(kept))[:])
 
     def _scorable(self, rows: Rows) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Return which rows have an anchor and positives that the teachers could score, shape ``[n]``."""

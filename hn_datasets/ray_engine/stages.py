@@ -16,6 +16,7 @@ from hn_datasets.approximate import choose_index
 from hn_datasets.errors import TeacherError, TextError
 from hn_datasets.files import atomic_write
 from hn_datasets.guards import Guard
+from hn_datasets.index_recall import SAMPLE_ROWS, IndexRecall, spread
 from hn_datasets.preparing import warn_of_short_rows, warn_of_weak_teacher
 from hn_datasets.ray_engine import cluster, indexing
 from hn_datasets.ray_engine.encoding import Chunk, Failure, adopt_vectors, encode_chunk, encoder_of
@@ -35,6 +36,9 @@ from hn_datasets.teachers.base import Ranker, Role
 from hn_datasets.teachers.ensemble import list_members
 from hn_datasets.teachers.precomputed import PrecomputedTeacher
 from hn_datasets.texts import Corpus
+
+RECALL_PARTS = 8
+"""Parts from which rows are taken to measure what an index finds."""
 
 FAILED_FILE = "failed.jsonl"
 """What made the teacher fail: one line each, with file and row."""
@@ -100,7 +104,8 @@ class Run:
         pieces, failures = self._timed("encode", partial(self._encode, pieces, parts))
         pieces = self._timed("index", partial(self._index, pieces))
         self._timed("search", partial(self._search, pieces, parts))
-        return self._finish(key, pieces, parts, failures)
+        recall = self._timed("recall", partial(self._measure_recall, pieces, parts)) if self.job.recipe.index else None
+        return self._finish(key, pieces, parts, failures, recall)
 
     def _timed(self, stage: str, work: Callable[[], Any]) -> Any:
         start = time.perf_counter()
@@ -254,6 +259,17 @@ class Run:
         sizes = [part.num_rows for part, _ in left]
         cluster.run_units(self.ray, self.assemblers, submit, left, label="Mining", sizes=sizes, unit="row")
 
+    def _measure_recall(self, pieces: Pieces, parts: Sequence[Part]) -> IndexRecall:
+        """Mine some rows of some parts by the index and exactly."""
+        references = [self.job_reference, self.ray.put(pieces)]
+        chosen = [parts[place] for place in spread(len(parts), RECALL_PARTS)]
+
+        def submit(actor: Any, part: Part) -> Any:
+            count = SAMPLE_ROWS // len(chosen)
+            return actor.measure_recall.remote(references, self.workers, part, self.given.features, count)
+
+        return IndexRecall.merge(cluster.run_units(self.ray, self.assemblers, submit, chosen, label="Recall"))
+
     def _statistics(self, shards: Sequence[str]) -> MiningStatistics:
         """Return the statistics of all shards; what they are merged from goes from worker to worker."""
         reference, count = [self.job_reference], len(self.workers)
@@ -273,7 +289,14 @@ class Run:
         counts = self._num_shards(parts)
         return [shard_path(self.job.output, part, counts[part.split]) for part in parts]
 
-    def _finish(self, key: str, pieces: Pieces, parts: Sequence[Part], failures: Sequence[Failure]) -> MiningRecord:
+    def _finish(
+        self,
+        key: str,
+        pieces: Pieces,
+        parts: Sequence[Part],
+        failures: Sequence[Failure],
+        recall: IndexRecall | None,
+    ) -> MiningRecord:
         """Write the record; workers look at what grows with the data."""
         shards, recipe, start = self._shards(parts), self.job.recipe, time.perf_counter()
         statistics = self._statistics(shards)
@@ -292,6 +315,7 @@ class Run:
             source={**self.given.source, "fingerprints": dict.fromkeys(rows, key)},
             environment=describe_environment(),
             timings=self.timings,
+            index_recall=recall,
         )
         finish_output(self.job.output, record)
         return record

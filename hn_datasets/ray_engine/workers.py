@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hn_datasets.index_recall import IndexRecall
 from hn_datasets.ray_engine.cluster import load_ray
 from hn_datasets.ray_engine.job import Job, Part
 from hn_datasets.ray_engine.mining import SlicedMiner
@@ -95,11 +96,20 @@ class Assembler:
             features: types of their columns.
             num_shards: parts of the split.
         """
+        return self._open(references, workers).mine_part(part, features, num_shards)
+
+    def measure_recall(
+        self, references: Sequence[Any], workers: Sequence[Any], part: Part, features: Any, count: int
+    ) -> IndexRecall:
+        """Mine up to ``count`` rows of a part by the index and exactly; the other arguments are those of ``mine``."""
+        return self._open(references, workers).measure_part_recall(part, features, count)
+
+    def _open(self, references: Sequence[Any], workers: Sequence[Any]) -> SlicedMiner:
         if self._miner is None:
             self._references, self._workers = references, workers
             job, self._pieces = load_ray().get(list(references))
             self._miner = SlicedMiner(job, self._pieces, self._ask)
-        return self._miner.mine_part(part, features, num_shards)
+        return self._miner
 
     def _ask(self, member: int, anchors: Prepared, searches: Sequence[Search], approximate: bool) -> list[Found]:
         """Search all pieces at once, and merge what they find."""

@@ -73,11 +73,15 @@ def list_choices(record: MiningRecord, metadata: CardMetadata) -> Iterator[tuple
         yield (
             "Search",
             f"approximate, by inverted lists of FAISS, {code(recipe.index)}; scores are exact, and rows that the lists "
-            "do not reach are searched exactly",
+            "do not reach are searched exactly" + _recall(record),
         )
     yield "Pairs", _source(record, metadata)
     if recipe.on_empty == "skip":
         yield "Rows with an empty text", "skipped"
+
+
+def _recall(record: MiningRecord) -> str:
+    return f". {record.index_recall.describe()}" if record.index_recall is not None else ""
 
 
 def _method_name(method: Method) -> str:
