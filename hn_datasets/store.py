@@ -190,8 +190,9 @@ class EmbeddingStore:
         folders = ("matrices", "corpora", "anchors", "groups", "held-out", "bm25", "finished", "ray")
         for derived in folders if chosen or unused_days == 0 else ():
             shutil.rmtree(self.derived / derived, ignore_errors=True)
-        if unused_days == 0:  # vectors of runs on clusters, of which nothing tells when they were used
-            shutil.rmtree(self.directory / "ranges", ignore_errors=True)
+        if unused_days == 0:  # of vectors of runs on clusters, and of what models are, nothing tells the last use
+            for kept in ("ranges", "teachers"):
+                shutil.rmtree(self.directory / kept, ignore_errors=True)
         return before - self.num_bytes
 
     @property

@@ -26,6 +26,7 @@ from hn_datasets.teachers.models import (
     with_precision,
 )
 from hn_datasets.teachers.prompts import PASSAGE_PROMPT_NAMES, resolve_prompt, warn_of_missing_prompts
+from hn_datasets.teachers.remembered import Memory
 from hn_datasets.teachers.token_batches import Task, encode_by_tokens, longest_of, num_tokens_of
 from hn_datasets.texts import digest_of
 from hn_datasets.threads import is_forked
@@ -88,12 +89,23 @@ class DenseTeacher:
         self.batch_size = batch_size
         self._device = device
         self._pool: _Pool | None = None
+        self._sums: torch.Tensor | None = None
+        self._memory: Memory | None = None
         if is_sentence_transformer(model):
             _check_loaded(model, device, revision, trust_remote_code)
             # Serving several devices moves a model to the CPU and shares its memory: that is done to a copy.
             loaded, name = copy.deepcopy(model) if isinstance(device, list) else model, name_of(model)
         else:
-            loaded, name = load_model(str(model), device, revision, trust_remote_code), str(model)
+            name = str(model)
+            if not trust_remote_code:  # code may do anything
+                arguments = [query_prompt, corpus_prompt, max_seq_length, truncate_dim, precision]
+                self._memory = Memory(name, revision, device if isinstance(device, str) else None, arguments)
+                known = self._memory.read()
+                if known is not None:
+                    self._take(known)
+                    self._warn(query_prompt, corpus_prompt)
+                    return
+            loaded = load_model(name, device, revision, trust_remote_code)
         weights = digest_model(loaded)
         loaded, used = with_precision(loaded, precision, keep=is_sentence_transformer(model))
         full = loaded.get_embedding_dimension() or len(loaded.encode("a", show_progress_bar=False))
@@ -116,18 +128,28 @@ class DenseTeacher:
         self._roles_differ = any(type(module).__name__ == "Router" for module in loaded)
         self.__dict__["_model"] = loaded
         self._sums = sum_weights(loaded) if loaded is model else None
+        if self._memory is not None:
+            self._memory.write(self.spec())
+        self._warn(query_prompt, corpus_prompt)
+
+    def _warn(self, query_prompt: str | None, corpus_prompt: str | None) -> None:
         if query_prompt is None and corpus_prompt is None:
             warn_of_missing_prompts(self._spec)
+
+    def _take(self, spec: dict[str, Any]) -> None:
+        """Be the teacher of a spec, whose model is not loaded yet."""
+        self._spec = dict(spec)
+        self._roles_differ = bool(self._spec.pop("roles_differ", False))
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> DenseTeacher:
         """Return the teacher whose ``spec`` this is; the model is loaded when the first text has to be encoded."""
         teacher = cls.__new__(cls)
-        teacher._spec = dict(spec)
-        teacher._roles_differ = bool(spec.get("roles_differ", False))
+        teacher._take(spec)
         teacher._device = None
         teacher._pool = None
         teacher._sums = None
+        teacher._memory = None
         teacher.batch_size = None
         return teacher
 
@@ -247,8 +269,10 @@ class DenseTeacher:
     def _model(self) -> SentenceTransformer:
         spec = self._spec
         graph = spec if "backend" in spec else None
-        loaded = load_model(spec["model"], None, spec["revision"], spec["trust_remote_code"], graph)
+        loaded = load_model(spec["model"], self._device, spec["revision"], spec["trust_remote_code"], graph)
         if digest_model(loaded) != spec["weights"]:
+            if self._memory is not None:
+                self._memory.forget()
             raise TeacherError(
                 f"Expected {spec['model']!r} with weights {spec['weights']}, got {digest_model(loaded)}: the model has "
                 "changed since; name its revision, or build the miner again."

@@ -95,7 +95,7 @@ def with_precision(model: SentenceTransformer, precision: str, *, keep: bool) ->
     present = str(parameters[0].dtype).removeprefix("torch.") if parameters else "float32"
     if precision == "auto":
         # Word vectors are looked up, not multiplied: they would only be rounded.
-        wanted = present if keep or model.transformers_model is None else _fast_precision(model.device)
+        wanted = present if keep or model.transformers_model is None else fast_precision(model.device)
     else:
         wanted = precision
     if wanted == present and (keep or wanted == "float32"):
@@ -118,7 +118,8 @@ def _to_float32(_module: torch.nn.Module, _inputs: Any, features: dict[str, Any]
     return {**features, **floats}
 
 
-def _fast_precision(device: torch.device) -> str:
+def fast_precision(device: torch.device) -> str:
+    """Return what ``precision="auto"`` means on a device."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
     fast = device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

@@ -60,6 +60,6 @@ def warn_of_missing_prompts(spec: dict[str, Any]) -> None:
                 f"{spec['model']} belongs to a family that was trained with prompts, and none is set: pass {advice} "
                 "(or '' to say that you want none).",
                 MissingPromptWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
             return
