@@ -25,7 +25,7 @@ from hn_datasets.scoring import Corpus8, open_rounded
 from hn_datasets.teachers.base import Floats
 from hn_datasets.texts import digest_of
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Part of every name: lists of another version are left alone."""
 
 TRAINING_ROWS = 64
@@ -34,10 +34,14 @@ TRAINING_ROWS = 64
 MOST_TRAINING_ROWS = 1 << 18
 BLOCK_ROWS = 16_384
 
-TARGET_RECALL = 0.995
-"""Share of the nearest passages of a sample that the lists of the first stage hold."""
+TARGET_RECALL = 0.98
+"""Share of the nearest passages of a sample that the lists of the first stage hold.
 
-REACHED_RECALL = 0.98
+Of the negatives under TopK-PercPos, which are mostly nearer than the last of these, more are found: 98.7 % of 162,851
+sentences in 512 lists (``tests/benchmarks/bench_approximate.py``).
+"""
+
+REACHED_RECALL = 0.95
 """Share of those at its reach that the lists of a stage hold."""
 
 NEAREST_RANKS = 64

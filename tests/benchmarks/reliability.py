@@ -256,7 +256,7 @@ def fill_disk(folder: Path, source: Path, num_bytes: int, what: str, expected: d
         return {
             "disk": num_bytes,
             "exit_status": code,
-            "said": last if code else "finished",
+            "said": last.replace(str(folder), "...") if code else "finished",
             "one_line": "Traceback" not in said,
             "same": read_output(places["place"]) == expected and not litter,
             "encoded_twice": count_repeated(folder / "log", "encoded"),
