@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets.utils import tqdm
+from filelock import FileLock, Timeout
 
 from hn_datasets.errors import ArgumentError, VectorError
 from hn_datasets.files import (
@@ -31,7 +32,7 @@ from hn_datasets.files import (
     write_checked,
 )
 from hn_datasets.teachers.base import Encoder, Floats, Ids, Role
-from hn_datasets.texts import Corpus, Digests, digest_of, digest_texts
+from hn_datasets.texts import Corpus, Digests, digest_of, digest_texts, find
 from hn_datasets.vector_space import VectorSpace
 
 STORE_VERSION = 1
@@ -96,6 +97,9 @@ class EmbeddingStore:
     def embed(self, encoder: Encoder, role: Role, texts: pa.Array | pa.ChunkedArray, digests: Digests) -> VectorSpace:
         """Encode the texts that have no vector yet, longest first, and write a shard every few seconds.
 
+        What another process encodes meanwhile is left to it: of two that have the same to do, the second begins at the
+        other end.
+
         Args:
             encoder: the teacher.
             role: whether the texts are anchors or passages.
@@ -113,10 +117,15 @@ class EmbeddingStore:
         if len(missing):
             self._describe(encoder, role)
         bar = tqdm(total=len(missing), desc=f"Encoding {role}s", unit="text", disable=None)
-        with bar as progress, _Shard(space) as shard:
-            for rows in _calls(missing, texts, encoder):
-                chunk = texts.take(pa.array(rows)).to_pylist()
-                shard.append(digests[rows], check_vectors(encoder.encode(chunk, role), chunk, encoder.dimension))
+        calls = list(_calls(missing, texts, encoder))
+        with _is_first(space.directory, len(calls)) as first, bar as progress, _Shard(space) as shard:
+            done = digests[:0]
+            for rows in calls if first else reversed(calls):
+                done = np.union1d(done, space.refresh())
+                left = rows[find(done, digests[rows]) < 0]
+                if len(left):
+                    chunk = texts.take(pa.array(left)).to_pylist()
+                    shard.append(digests[left], check_vectors(encoder.encode(chunk, role), chunk, encoder.dimension))
                 progress.update(len(rows))
         return space
 
@@ -260,6 +269,21 @@ def check_vectors(vectors: Any, texts: list[str], dimension: int) -> Floats:
             f"{texts[bad[0]][:60]!r}; try precision='float32', or leave these texts out."
         )
     return array
+
+
+@contextlib.contextmanager
+def _is_first(directory: Path, num_calls: int) -> Iterator[bool]:
+    """Tell whether no other process encodes for a folder already; what begins now keeps the others from being first."""
+    lock = FileLock(directory / "encoding.lock", timeout=0)
+    first = num_calls == 0
+    with contextlib.suppress(Timeout, OSError):  # a disk without locks has no order, and loses nothing by it
+        if not first:
+            lock.acquire()
+            first = True
+    try:
+        yield first
+    finally:
+        lock.release()
 
 
 class _Shard:

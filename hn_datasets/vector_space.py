@@ -30,18 +30,25 @@ class VectorSpace:
         self._shards: dict[str, pa.Table] = {}
         self.refresh()
 
-    def refresh(self) -> None:
-        """Open the shards that have come since, from this process or another; drop and name damaged ones."""
-        self._forget()
+    def refresh(self) -> Digests:
+        """Open the shards that other processes have written since; drop and name damaged ones.
+
+        Returns:
+            The digests in these shards, shape ``[n]``.
+        """
+        found = [np.empty(0, dtype="S16")]
         for path, table in open_shards(self.directory, self._shards):
             if table is not None:
+                self._forget()
                 self._shards[path.name] = table
+                found.append(fixed_size_bytes(table["digest"]))
                 continue
             warnings.warn(
                 f"Shard {path} does not match its checksum: it was removed and its texts are encoded again.",
                 DamagedShardWarning,
                 stacklevel=2,
             )
+        return np.concatenate(found)
 
     def __len__(self) -> int:
         return len(self._index[0])

@@ -114,6 +114,37 @@ def test_two_processes_fill_one_store(tmp_path):
     assert (store.vectors(teacher, "passage", TEXTS) == teacher.encode(TEXTS, "passage")).all()
 
 
+def test_what_another_process_encodes_meanwhile_is_left_to_it(tmp_path, monkeypatch):
+    """The other process begins when the first has taken three of five calls, from the other end, and is killed."""
+    monkeypatch.setattr("hn_datasets.store.SHARD_TEXTS", 100)
+    many = [f"text number {number:03} " + "x" * (500 - number) for number in range(500)]
+    encoded = {"first": [], "other": []}
+
+    class Counting(HashTeacher):
+        who, meet = "other", None
+
+        def encode(self, texts, role):
+            encoded[self.who].append([int(text.split()[2]) for text in texts])
+            if self.meet and len(encoded["first"]) == 3:
+                with pytest.raises(KeyboardInterrupt):
+                    EmbeddingStore(tmp_path).embed(Killed(), "passage", pa.array(many), digest_texts(many))
+            return super().encode(texts, role)
+
+    class Killed(Counting):
+        def encode(self, texts, role):
+            if len(encoded["other"]) == 2:
+                raise KeyboardInterrupt
+            return super().encode(texts, role)
+
+    first = Counting()
+    first.who, first.meet = "first", True
+    space = EmbeddingStore(tmp_path).embed(first, "passage", pa.array(many), digest_texts(many))
+    assert len(space) == 500
+    assert [(rows[0], rows[-1]) for rows in encoded["first"]] == [(0, 99), (100, 199), (200, 299)]
+    assert [(rows[0], rows[-1]) for rows in encoded["other"]] == [(400, 499), (300, 399)]
+    assert not len(space.missing(digest_texts(many)))
+
+
 def test_a_full_disk_is_a_clear_error_and_the_store_still_opens(tmp_path):
     process = start(tmp_path / "store", tmp_path / "log", shard=30, dimension=8)
     process.communicate()

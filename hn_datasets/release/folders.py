@@ -78,7 +78,7 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
             f"Expected a new folder or one with a release, {folder} holds something else; name another."
         )
     if not overwrite:
-        raise ArgumentError(f"{folder} holds a release already; name another folder, or pass overwrite.")
+        raise ArgumentError(f"{folder} holds a release already; name another folder, or pass overwrite=True.")
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if name not in files and (path.is_symlink() or not path.is_dir()):

@@ -3,7 +3,7 @@
 ``python tests/benchmarks/bench_search.py [--size 100000] [--runs 3]`` makes seeded unit vectors of ``size`` anchors and
 passages in 384 dimensions, and mines 4 negatives under TopK-PercPos 95 %:
 
-- ours: ``dataset.map(miner, batched=True)``, the vectors in the store, the miner built before;
+- ours: ``dataset.map(miner, batched=True, batch_size=4096)``, the vectors in the store, the miner built before;
 - sentence-transformers: ``mine_hard_negatives(use_faiss=True, output_format="n-tuple")`` with a model that returns the
   vectors ready-made, so that nothing is encoded;
 - the matrix product alone: tiles of 2,048 x 4,096 by torch, without selection, on 8,192 anchors, scaled up;
@@ -27,6 +27,8 @@ from measuring import in_own_process, measure, print_table, store_results
 PERC, NUM_NEGATIVES, DIMENSION = 0.95, 4, 384
 NUM_KOREAN, KOREAN_DIMENSION = 31_250, 1024
 BLOCK_ROWS, TILE_COLUMNS = 2048, 4096
+MAP_ROWS = 4096
+"""Rows of a batch of ``map``, as the command has them."""
 
 
 def make_vectors(size: int, dimension: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,13 +83,13 @@ def mine_ours(folder: Path, runs: int) -> dict[str, Any]:
         )
 
     def search() -> Any:
-        return pairs.map(miners[-1], batched=True, load_from_cache_file=False)
+        return pairs.map(miners[-1], batched=True, batch_size=MAP_ROWS, load_from_cache_file=False)
 
     def mine(perc: float) -> Any:
         miner = HardNegativeMiner.from_dataset(
             pairs, teacher=teacher, method=TopKPercPos(perc), num_negatives=NUM_NEGATIVES, store=folder / "whole"
         )
-        return pairs.map(miner, batched=True, load_from_cache_file=False)
+        return pairs.map(miner, batched=True, batch_size=MAP_ROWS, load_from_cache_file=False)
 
     first = measure(lambda: mine(PERC), runs=1)
     again = measure(lambda: mine(0.9), runs=1)
