@@ -77,7 +77,7 @@ def work(place: Path, log: Path, arguments: list[str]) -> None:
 
     DenseTeacher.encode = encode_noted  # type: ignore[method-assign]
     HardNegativeMiner._mine = mine_noted  # type: ignore[method-assign]
-    Dataset.map = lambda self, *given, **named: map_rows(self, *given, batch_size=BATCH_ROWS, **named)
+    Dataset.map = lambda self, *given, **named: map_rows(self, *given, **{**named, "batch_size": BATCH_ROWS})
     sys.argv[0] = "hn-datasets"
     main([*arguments, "--output", str(place / "mined")])
 

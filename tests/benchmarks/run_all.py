@@ -1,6 +1,6 @@
 """All speed benchmarks one after the other, and a table of what they are held to.
 
-    python tests/benchmarks/run_all.py [DATA_FOLDER] [--store FOLDER] [--only NAME ...] [--table]
+    python tests/benchmarks/run_all.py [DATA_FOLDER] [--store FOLDER] [--texts N] [--only NAME ...] [--table]
 
 DATA_FOLDER holds retrieval sets, each a folder of ``corpus.jsonl``, ``queries.jsonl`` and ``qrels.tsv``. Without it the
 benchmarks that can do without real texts run on docstrings and seeded vectors, and the others are left out. All of them
@@ -95,7 +95,7 @@ LINES = [
 ]  # fmt: skip
 
 
-def commands(data: Path | None, store: Path) -> dict[str, list[str] | None]:
+def commands(data: Path | None, store: Path, texts: int) -> dict[str, list[str] | None]:
     """Return the arguments of every benchmark, None where it needs data."""
     sets = sorted(str(folder) for folder in data.iterdir() if (folder / "qrels.tsv").exists()) if data else []
 
@@ -109,7 +109,7 @@ def commands(data: Path | None, store: Path) -> dict[str, list[str] | None]:
         "bench_bm25": [],
         "bench_memory": [],
         "bench_survey": [],
-        "bench_approximate": [*sets, "--store", str(store / "approximate")] if sets else None,
+        "bench_approximate": [*sets, "--store", str(store / "approximate"), "--size", str(texts)] if sets else None,
         "bench_release": [],
         "bench_ray": [],
     }
@@ -136,12 +136,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", type=Path, metavar="DATA_FOLDER")
     parser.add_argument("--store", type=Path, help="where vectors are kept between runs; nowhere if left out")
+    parser.add_argument("--texts", type=int, default=1_000_000, help="passages of approximate search, to be encoded")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="bench_search, for instance")
     parser.add_argument("--table", action="store_true", help="print the table of what has been measured")
     options = parser.parse_args()
     if not options.table:
         with tempfile.TemporaryDirectory() as place:
-            every = commands(options.data, options.store or Path(place))
+            every = commands(options.data, options.store or Path(place), options.texts)
             unknown = sorted(set(options.only or ()) - set(every))
             if unknown:
                 parser.error(f"expected some of {', '.join(every)}, got {', '.join(unknown)}")
