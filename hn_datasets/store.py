@@ -126,7 +126,7 @@ class EmbeddingStore:
         missing = space.missing(digests)
         missing = missing[np.unique(digests[missing], return_index=True)[1]]
         if len(missing):
-            self._describe(encoder, role)
+            self.describe(encoder, role)
         bar = tqdm(total=len(missing), desc=f"Encoding {role}s", unit="text", disable=None)
         with bar as progress, _Shard(space) as shard:
             for rows in _calls(missing, texts, encoder):
@@ -175,6 +175,12 @@ class EmbeddingStore:
     def _open_matrix(path: Path) -> Floats:
         matrix: Floats = np.load(path, mmap_mode="r")
         return matrix
+
+    def describe(self, encoder: Encoder, role: Role) -> None:
+        """Write down whose vectors a space holds, before the first of them."""
+        path = self._space_directory(encoder.space(role)) / "space.json"
+        with atomic_write(path) as file:
+            file.write(json.dumps({"role": role, "teacher": encoder.spec()}, ensure_ascii=False).encode())
 
     def spaces(self) -> list[SpaceInfo]:
         """Return what the store holds, most recently used first."""
@@ -269,11 +275,6 @@ class EmbeddingStore:
 
     def _space_directory(self, address: str) -> Path:
         return self.directory / "embeddings" / f"v{STORE_VERSION}" / address
-
-    def _describe(self, encoder: Encoder, role: Role) -> None:
-        path = self._space_directory(encoder.space(role)) / "space.json"
-        with atomic_write(path) as file:
-            file.write(json.dumps({"role": role, "teacher": encoder.spec()}, ensure_ascii=False).encode())
 
 
 def _files(folder: Path) -> Iterator[Path]:
