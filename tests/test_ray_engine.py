@@ -218,7 +218,18 @@ def test_the_command_mines_by_bm25_what_one_machine_mines(cluster, tmp_path, mon
     CORPUS.select(range(40)).to_json(tmp_path / "corpus-2.jsonl")
     (tmp_path / "corpus-0.jsonl").write_text("")
     command = ["mine", tmp_path / "pairs", "--corpus", tmp_path / "corpus-*.jsonl", "--corpus-column", "text"]
-    command += ["--teacher", "bm25", "--engine", "ray", "--workers", 1, "--slices", 3, "--output", tmp_path / "mined"]
+    command += [
+        "--teacher",
+        "bm25",
+        "--engine",
+        "ray",
+        "--workers",
+        1,
+        "--slices",
+        3,
+        "--output",
+        f"file://{tmp_path}/mined",
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         result = CliRunner().invoke(main, list(map(str, command)), catch_exceptions=False)
@@ -226,7 +237,9 @@ def test_the_command_mines_by_bm25_what_one_machine_mines(cluster, tmp_path, mon
     assert "62 rows have 2" in result.output
     assert "Warning: BM25 is the only teacher" in result.output
     here, _ = mine_here(tmp_path / "here", BM25Teacher())
-    assert_same(load_dataset(str(tmp_path / "mined"), split="train"), here)
+    written = result.output.partition("Written: ")[2].splitlines()[0]
+    assert f"file://{tmp_path}/mined/data" in written
+    assert_same(eval(written, {"load_dataset": load_dataset}), here)
     record = MiningRecord.read(tmp_path / "mined")
     assert record.source["path"] == "pairs"
 
