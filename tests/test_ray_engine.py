@@ -289,10 +289,10 @@ def test_a_node_lost_while_searching_changes_nothing(two_nodes, tmp_path):
     finished = []
 
     def remove():
-        finished.extend((tmp_path / "mined" / "data").glob("*.parquet"))
+        finished.extend((tmp_path / "mined" / "data").glob("train-*.parquet"))
         two_nodes.remove_node(list(two_nodes.worker_nodes)[-1], allow_graceful=False)
 
-    done, thread = when_there(tmp_path / "mined" / "data", "*.parquet", remove)
+    done, thread = when_there(tmp_path / "mined" / "data", "train-*.parquet", remove)
     mined, _ = mine_there(tmp_path, HashTeacher(), workers=3, slices=4, shard_rows=2)
     done.set()
     thread.join()
@@ -307,7 +307,7 @@ import ray
 from tests.teachers import HashTeacher
 from tests.test_ray_engine import mine_there, when_there
 folder, address = Path(sys.argv[1]), sys.argv[2]
-when_there(folder / "mined" / "data", "*.parquet", lambda: os.kill(os.getpid(), signal.SIGKILL))
+when_there(folder / "mined" / "data", "train-*.parquet", lambda: os.kill(os.getpid(), signal.SIGKILL))
 mine_there(folder, HashTeacher(log=folder / "log"), workers=1, slices=2, shard_rows=2, address=address)
 """
 
