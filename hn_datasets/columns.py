@@ -15,7 +15,7 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
-from hn_datasets.errors import ArgumentError, ColumnError, DataSourceError, TextError
+from hn_datasets.errors import ArgumentError, ColumnError, DataSourceError, HNDatasetsError, TextError
 from hn_datasets.texts import is_empty
 
 AnyDataset: TypeAlias = Dataset | DatasetDict | IterableDataset | IterableDatasetDict
@@ -325,9 +325,9 @@ def explain_unreadable(source: str) -> Iterator[None]:
     """
     try:
         yield
-    except DatasetNotFoundError:
+    except (DatasetNotFoundError, HNDatasetsError):
         raise
-    except (DatasetGenerationError, FileNotFoundError, ValueError, StopIteration) as error:
+    except (DatasetGenerationError, FileNotFoundError, ValueError, TypeError, StopIteration) as error:
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         reason = " ".join(str(cause).split())[:300] or "no rows"
         raise DataSourceError(f"Could not read {source!r} ({reason}); check that it is what you mean.") from error

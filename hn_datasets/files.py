@@ -8,13 +8,14 @@ import secrets
 import tempfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import fsspec  # type: ignore[import-untyped]
 import pyarrow as pa
 import xxhash
 from huggingface_hub import constants
 
-from hn_datasets.errors import StoreError
+from hn_datasets.errors import ArgumentError, StoreError
 
 UNFINISHED = ".writing-"
 """How the name of a file begins while it is being written; a killed process leaves such a file behind."""
@@ -23,6 +24,23 @@ UNFINISHED = ".writing-"
 def cache_directory() -> Path:
     """Return where vectors, corpora and indexes are kept: ``HN_DATASETS_CACHE``, or a folder below ``HF_HOME``."""
     return Path(os.environ.get("HN_DATASETS_CACHE") or Path(constants.HF_HOME) / "hn_datasets").expanduser().absolute()
+
+
+def open_filesystem(path: str) -> tuple[Any, str]:
+    """Return the file system of a path, as fsspec names it, and what the path is there; nothing is listed yet.
+
+    Raises:
+        ArgumentError: there is no such file system, or what it needs is not installed.
+    """
+    try:
+        filesystem, name = fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise ArgumentError(
+            f"Expected a path on a file system that fsspec opens here, got {path!r} ({error}); install what it needs, "
+            "on all nodes of a cluster."
+        ) from error
+    filesystem.invalidate_cache()  # what this process has listed before may have changed
+    return filesystem, name
 
 
 @contextlib.contextmanager

@@ -69,6 +69,15 @@ def load_source(
     return loaded[split]
 
 
+def is_hub_id(source: str) -> bool:
+    """Return whether a source is a dataset on the Hub, and no path, pattern or address of files."""
+    return bool(source) and "://" not in source and not (_is_file(source) or Path(source).expanduser().exists())
+
+
+def _is_file(source: str) -> bool:
+    return Path(source).suffix in READERS
+
+
 def find_commit(source: str, revision: str | None) -> str | None:
     """Return the commit that a branch or tag of a dataset on the Hub stands for now; of a local source, ``revision``.
 
@@ -85,9 +94,10 @@ def find_commit(source: str, revision: str | None) -> str | None:
 
 
 def describe_source(source: str, config_name: str | None, split: str | None, revision: str | None) -> dict[str, str]:
-    """Return what the record says of a source: a Hub id with configuration and revision, or the name of a file."""
-    path = Path(source).expanduser()
-    where = {"path": path.name} if path.exists() else {"repo_id": source}
+    """Return what the record says of a source: a Hub id with configuration and revision, or the name of files."""
+    parts = Path(source).expanduser().parts
+    name = "/".join(parts[-2:] if parts and "*" in parts[-1] else parts[-1:])  # "*.parquet" alone says nothing
+    where = {"repo_id": source} if is_hub_id(source) else {"path": name}
     given = {"config_name": config_name, "split": split, "revision": revision}
     return {**where, **{name: value for name, value in given.items() if value is not None}}
 

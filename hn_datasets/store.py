@@ -52,24 +52,42 @@ of a run that goes on are those of a run that was never killed, and so are its v
 
 GATHER_ROWS = 8192
 
+DERIVED = ("matrices", "corpora", "anchors", "groups", "held-out", "bm25", "finished")
+"""Folders of what can be made again at any time."""
+
+RANGES = "ranges"
+"""Folder of the stores of runs on clusters: each has the vectors of a range of digests."""
+
+TEACHERS = "teachers"
+"""Folder of what models are; see ``teachers.remembered``."""
+
+RUNS = "ray"
+"""Folder of the other files of runs on clusters, of use to the run that goes on with them."""
+
+GIVEN = "given"
+"""Folder in it of the datasets that were given to them."""
+
 ABANDONED_SECONDS = 3600
 """A file that is not finished and was not written to for so long belongs to a process that was killed."""
 
 
 @dataclass(frozen=True)
 class SpaceInfo:
-    """One line of ``hn-datasets cache``."""
+    """One line of ``hn-datasets cache``: the vectors of a teacher in a role, of this machine and of clusters.
 
-    directory: Path
+    Attributes:
+        address: digest of the teacher's identity in this role.
+        directories: where the vectors are: one, and one more in each range of a cluster.
+        description: teacher and role.
+        num_bytes: of all of them.
+        last_used: the last time that one of them was opened, in seconds since 1970.
+    """
+
+    address: str
+    directories: tuple[Path, ...]
     description: dict[str, Any]
     num_bytes: int
     last_used: float
-    """Seconds since 1970."""
-
-    @property
-    def address(self) -> str:
-        """Digest of the teacher's identity in this role."""
-        return self.directory.name
 
 
 class EmbeddingStore:
@@ -115,7 +133,7 @@ class EmbeddingStore:
         missing = space.missing(digests)
         missing = missing[np.unique(digests[missing], return_index=True)[1]]
         if len(missing):
-            self._describe(encoder, role)
+            self.describe(encoder, role)
         bar = tqdm(total=len(missing), desc=f"Encoding {role}s", unit="text", disable=None)
         calls = list(_calls(missing, texts, encoder))
         with _is_first(space.directory, len(calls)) as first, bar as progress, _Shard(space) as shard:
@@ -170,20 +188,40 @@ class EmbeddingStore:
         matrix: Floats = np.load(path, mmap_mode="r")
         return matrix
 
+    def describe(self, encoder: Encoder, role: Role) -> None:
+        """Write down whose vectors a space holds, before the first of them."""
+        path = self._space_directory(encoder.space(role)) / "space.json"
+        with atomic_write(path) as file:
+            file.write(json.dumps({"role": role, "teacher": encoder.spec()}, ensure_ascii=False).encode())
+
     def spaces(self) -> list[SpaceInfo]:
         """Return what the store holds, most recently used first."""
+        markers: dict[str, list[Path]] = {}
+        for store in self._stores(self.directory):
+            for marker in sorted((store / "embeddings").glob("*/*/space.json")):
+                markers.setdefault(marker.parent.name, []).append(marker)
         found = []
-        for marker in (self.directory / "embeddings").glob("*/*/space.json"):
-            size = _num_bytes(marker.parent.iterdir())
-            description = json.loads(marker.read_text(encoding="utf-8"))
-            found.append(SpaceInfo(marker.parent, description, size, marker.stat().st_mtime))
+        for address, known in markers.items():
+            size = _num_bytes(path for marker in known for path in marker.parent.iterdir())
+            description = json.loads(known[0].read_text(encoding="utf-8"))
+            used = max(marker.stat().st_mtime for marker in known)
+            found.append(SpaceInfo(address, tuple(marker.parent for marker in known), description, size, used))
         return sorted(found, key=lambda info: -info.last_used)
+
+    def other_bytes(self) -> dict[str, int]:
+        """Return the size of every folder that holds no vectors, those of clusters among them, without empty ones."""
+        sizes = {
+            name: sum(_num_bytes(_files(store / name)) for store in self._stores(self.derived)) for name in DERIVED
+        }
+        sizes[RUNS] = _num_bytes(_files(self.derived / RUNS))
+        return {name: size for name, size in sizes.items() if size}
 
     def prune(self, *, unused_days: float | None = None, address: str | None = None) -> int:
         """Remove vectors, everything that is derived from vectors, and what killed processes left; return bytes freed.
 
         Args:
-            unused_days: remove the spaces not opened for so many days; 0 removes all.
+            unused_days: remove the spaces not opened for so many days, and what runs on clusters have left that was
+                not written to for so long; 0 removes all.
             address: remove the one space whose address begins so.
 
         Raises:
@@ -194,20 +232,28 @@ class EmbeddingStore:
         chosen = self._to_prune(unused_days, address)
         self._remove_abandoned()
         for info in chosen:
-            shutil.rmtree(info.directory)
+            for directory in info.directories:
+                shutil.rmtree(directory)
             self._spaces.pop(info.address, None)
-        folders = ("matrices", "corpora", "anchors", "groups", "held-out", "bm25", "finished", "ray")
-        for derived in folders if chosen or unused_days == 0 else ():
-            shutil.rmtree(self.derived / derived, ignore_errors=True)
-        if unused_days == 0:  # of vectors of runs on clusters, and of what models are, nothing tells the last use
-            for kept in ("ranges", "teachers"):
+        if chosen or unused_days == 0:
+            for derived in (store / name for store in self._stores(self.derived) for name in (*DERIVED, RUNS)):
+                shutil.rmtree(derived, ignore_errors=True)
+        elif unused_days is not None:
+            self._remove_runs(time.time() - unused_days * 86400)
+        if unused_days == 0:
+            for kept in (RANGES, TEACHERS):
                 shutil.rmtree(self.directory / kept, ignore_errors=True)
         return before - self.num_bytes
 
     @property
     def num_bytes(self) -> int:
         """Size of the whole store on disk."""
-        return _num_bytes(path for path in self.directory.rglob("*") if path.is_file())
+        return _num_bytes(_files(self.directory))
+
+    @staticmethod
+    def _stores(directory: Path) -> list[Path]:
+        """Return the folder and those of the ranges of clusters in it."""
+        return [directory, *sorted((directory / RANGES).glob("*-*"))]
 
     def _to_prune(self, unused_days: float | None, address: str | None) -> list[SpaceInfo]:
         if (unused_days is None) == (address is None):
@@ -232,13 +278,20 @@ class EmbeddingStore:
                 if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
                     path.unlink()
 
+    def _remove_runs(self, limit: float) -> None:
+        """Remove what runs on clusters have left, except where a file was written to after ``limit``."""
+        runs, given = self.derived / RUNS, self.derived / RUNS / GIVEN
+        for path in [*runs.glob("*"), *given.glob("*")]:
+            written = [file.stat().st_mtime for file in ([path] if path.is_file() else _files(path))]
+            if path != given and max(written, default=0) <= limit:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     def _space_directory(self, address: str) -> Path:
         return self.directory / "embeddings" / f"v{STORE_VERSION}" / address
 
-    def _describe(self, encoder: Encoder, role: Role) -> None:
-        path = self._space_directory(encoder.space(role)) / "space.json"
-        with atomic_write(path) as file:
-            file.write(json.dumps({"role": role, "teacher": encoder.spec()}, ensure_ascii=False).encode())
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
 
 
 def _num_bytes(paths: Iterable[Path]) -> int:

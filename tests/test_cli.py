@@ -26,6 +26,7 @@ from hn_datasets.recipe import SAMPLINGS, Recipe
 from hn_datasets.store import SHARD_TEXTS
 from hn_datasets.teachers.dense import PRECISIONS
 from tests.test_map import PAIRS
+from tests.tiny_cross_encoder import save_tiny_cross_encoder
 
 pytestmark = pytest.mark.filterwarnings("default::hn_datasets.errors.WeakTeacherWarning")
 
@@ -169,11 +170,17 @@ def test_wrong_usage_is_exit_status_2(source, tmp_path):
 
 def test_the_cache_is_listed_and_pruned(source, tmp_path, minilm_path, monkeypatch):
     monkeypatch.setenv("HN_DATASETS_CACHE", str(tmp_path / "cache"))
-    call("mine", source, "--teacher", minilm_path, "--output", tmp_path / "mined")
+    guard = save_tiny_cross_encoder(tmp_path / "guard", ["what", "is"])
+    options = ("--guard", f"cross-encoder={guard}", "--output", tmp_path / "mined")
+    assert call("mine", source, "--teacher", minilm_path, *options).exit_code == 0
+    (tmp_path / "cache" / "ray").mkdir()
+    (tmp_path / "cache" / "ray" / "rows.parquet").write_bytes(b"of a cluster")
     listed = json.loads(call("cache", "--json").stdout)
-    assert [space["teacher"] for space in listed["spaces"]] == [str(minilm_path)]
-    assert listed["bytes"] > 0
-    assert listed["spaces"][0]["address"][:12] in call("cache").stdout
+    assert {space["teacher"] for space in listed["spaces"]} == {str(minilm_path), guard}
+    assert listed["bytes"] > sum(listed["others"].values()) > 0
+    assert listed["others"]["ray"] == len(b"of a cluster")
+    assert "cluster runs" in call("cache").stdout
+    assert {space["address"][:12] for space in listed["spaces"]} <= set(call("cache").stdout.split())
     assert call("cache", "--prune", "zzzz").exit_code == 1
     assert call("cache", "--prune-days", 0).exit_code == 0
     assert json.loads(call("cache", "--json").stdout)["bytes"] == 0

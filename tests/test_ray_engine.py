@@ -22,6 +22,8 @@ from ray.cluster_utils import Cluster
 import hn_datasets
 from hn_datasets import (
     BM25Teacher,
+    CrossEncoderGuard,
+    EmbeddingStore,
     EnsembleTeacher,
     HardNegativeMiner,
     HeldOut,
@@ -34,14 +36,18 @@ from hn_datasets import (
     TopKPercPos,
 )
 from hn_datasets.cli import main
-from hn_datasets.errors import ArgumentError, ClusterError, StoreError, TeacherError, TextError
+from hn_datasets.errors import ArgumentError, ClusterError, DataSourceError, StoreError, TeacherError, TextError
 from hn_datasets.guards import describe_guards
 from hn_datasets.ray_engine.cluster import check_nodes
 from hn_datasets.ray_engine.engine import mine_on_ray
+from hn_datasets.ray_engine.files import SourceFile, commit_of
+from hn_datasets.ray_engine.output import exists, open_whole
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
+from hn_datasets.sources import describe_source
 from tests import oracle
 from tests.teachers import HashTeacher, NodeKiller, PickyTeacher
+from tests.tiny_cross_encoder import save_tiny_cross_encoder
 
 WORDS = ("rate", "bond", "yield", "stock", "fund", "bank", "loan", "price", "risk", "tax", "debt", "cash")
 STORE_BYTES = 80 * 2**20
@@ -110,7 +116,7 @@ def mine_here(folder, teacher, *, pairs=PAIRS, corpus=CORPUS, **choices):
 def mine_there(folder, teacher, *, pairs=PAIRS, corpus=CORPUS, guards=(), **choices):
     """Return what the cluster gives, and the record."""
     workers, slices, shard_rows = (choices.pop(*one) for one in (("workers", 2), ("slices", 3), ("shard_rows", 25)))
-    names = ("on_error", "overwrite", "gpus_per_worker", "address")
+    names = ("on_error", "overwrite", "gpus_per_worker", "address", "config_name")
     settings = {name: choices.pop(name) for name in names if name in choices}
     recipe = Recipe(teacher.spec(), guards=describe_guards(guards), **choices)
     with warnings.catch_warnings():
@@ -170,6 +176,24 @@ def test_guards_and_draws_are_those_of_one_machine(cluster, tmp_path, name, work
     assert_same(mined["train"], here)
 
 
+def test_a_cross_encoder_judges_on_the_cluster_and_its_scores_are_kept(cluster, tmp_path):
+    guard = CrossEncoderGuard(save_tiny_cross_encoder(tmp_path / "model", [*WORDS, "what", "is"]), pool=8)
+    mined, record = mine_there(tmp_path, HashTeacher(), workers=1, slices=2, guards=(guard,))
+    assert record.statistics.guard_removals[0] > 100
+    files = EmbeddingStore(tmp_path / "store").space(guard._scorer, "pair").directory
+    scored = sorted(files.iterdir())
+    assert len(scored) > 1
+    here, _ = mine_here(tmp_path / "store", HashTeacher(), guards=(guard,))
+    assert_same(mined["train"], here)
+    assert sorted(files.iterdir()) == scored
+    alone, _ = mine_here(tmp_path / "here", HashTeacher(), guards=(guard,))
+    assert_same(mined["train"], alone)
+    (tmp_path / "model").rename(tmp_path / "moved")
+    with pytest.raises(TeacherError, match=r"Could not load the cross-encoder .*model"):
+        mine_there(tmp_path / "gone", HashTeacher(log=tmp_path / "log"), workers=1, guards=(guard,))
+    assert not (tmp_path / "log").exists()
+
+
 @pytest.mark.parametrize(("mode", "slices"), [("agree", 3), ("mean-rank", 4)])
 def test_ensembles_with_bm25_are_those_of_one_machine(cluster, tmp_path, mode, slices):
     teacher = EnsembleTeacher([HashTeacher(), BM25Teacher()], mode=mode)
@@ -180,10 +204,32 @@ def test_ensembles_with_bm25_are_those_of_one_machine(cluster, tmp_path, mode, s
 
 def test_the_command_mines_by_bm25_what_one_machine_mines(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("HN_DATASETS_CACHE", str(tmp_path / "store"))
-    PAIRS.to_parquet(tmp_path / "pairs.parquet")
-    CORPUS.to_json(tmp_path / "corpus.jsonl")
-    command = ["mine", tmp_path / "pairs.parquet", "--corpus", tmp_path / "corpus.jsonl", "--corpus-column", "text"]
-    command += ["--teacher", "bm25", "--engine", "ray", "--workers", 1, "--slices", 3, "--output", tmp_path / "mined"]
+    (tmp_path / "pairs").mkdir()
+    files = [
+        PAIRS.select([]),
+        PAIRS.select(range(30)),
+        PAIRS.select(range(30, 62)).select_columns(PAIRS.column_names[::-1]),
+    ]
+    for number, rows in enumerate(files):
+        rows.to_parquet(tmp_path / "pairs" / f"train-[{number}].parquet")
+    CORPUS.map(lambda row, number: {"title": row["title"] if number > 20 else None}, with_indices=True).to_json(
+        tmp_path / "corpus-1.jsonl"
+    )
+    CORPUS.select(range(40)).to_json(tmp_path / "corpus-2.jsonl")
+    (tmp_path / "corpus-0.jsonl").write_text("")
+    command = ["mine", tmp_path / "pairs", "--corpus", tmp_path / "corpus-*.jsonl", "--corpus-column", "text"]
+    command += [
+        "--teacher",
+        "bm25",
+        "--engine",
+        "ray",
+        "--workers",
+        1,
+        "--slices",
+        3,
+        "--output",
+        f"file://{tmp_path}/mined",
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         result = CliRunner().invoke(main, list(map(str, command)), catch_exceptions=False)
@@ -191,9 +237,11 @@ def test_the_command_mines_by_bm25_what_one_machine_mines(cluster, tmp_path, mon
     assert "62 rows have 2" in result.output
     assert "Warning: BM25 is the only teacher" in result.output
     here, _ = mine_here(tmp_path / "here", BM25Teacher())
-    assert_same(load_dataset(str(tmp_path / "mined"), split="train"), here)
+    written = result.output.partition("Written: ")[2].splitlines()[0]
+    assert f"file://{tmp_path}/mined/data" in written
+    assert_same(eval(written, {"load_dataset": load_dataset}), here)
     record = MiningRecord.read(tmp_path / "mined")
-    assert record.source["path"] == "pairs.parquet"
+    assert record.source["path"] == "pairs"
 
 
 def test_ready_vectors_stay_with_the_driver(cluster, tmp_path):
@@ -241,10 +289,10 @@ def test_a_node_lost_while_searching_changes_nothing(two_nodes, tmp_path):
     finished = []
 
     def remove():
-        finished.extend((tmp_path / "mined" / "data").glob("*.parquet"))
+        finished.extend((tmp_path / "mined" / "data").glob("train-*.parquet"))
         two_nodes.remove_node(list(two_nodes.worker_nodes)[-1], allow_graceful=False)
 
-    done, thread = when_there(tmp_path / "mined" / "data", "*.parquet", remove)
+    done, thread = when_there(tmp_path / "mined" / "data", "train-*.parquet", remove)
     mined, _ = mine_there(tmp_path, HashTeacher(), workers=3, slices=4, shard_rows=2)
     done.set()
     thread.join()
@@ -259,7 +307,7 @@ import ray
 from tests.teachers import HashTeacher
 from tests.test_ray_engine import mine_there, when_there
 folder, address = Path(sys.argv[1]), sys.argv[2]
-when_there(folder / "mined" / "data", "*.parquet", lambda: os.kill(os.getpid(), signal.SIGKILL))
+when_there(folder / "mined" / "data", "train-*.parquet", lambda: os.kill(os.getpid(), signal.SIGKILL))
 mine_there(folder, HashTeacher(log=folder / "log"), workers=1, slices=2, shard_rows=2, address=address)
 """
 
@@ -281,8 +329,9 @@ def test_a_killed_driver_goes_on_from_what_is_finished(cluster, tmp_path):
 def test_texts_that_fail_are_named_and_the_rest_goes_on(cluster, tmp_path):
     CORPUS.to_parquet(tmp_path / "corpus.parquet")
     given = {"corpus": str(tmp_path / "corpus.parquet"), "workers": 1, "slices": 2, "method": TopK()}
+    ensemble = EnsembleTeacher([BM25Teacher(), PickyTeacher(), PickyTeacher(name="other")], mode="mean-rank")
     with pytest.raises(TeacherError, match=r"fails on 2, first row \d+ of .*parquet \(cannot read that\).*'skip'"):
-        mine_there(tmp_path, PickyTeacher(), **given)
+        mine_there(tmp_path, ensemble, **given)
     mined, record = mine_there(tmp_path, PickyTeacher(), **given, on_error="skip", overwrite=True)
     assert record.statistics.failed_texts == 2
     assert "2 texts made the teacher fail" in record.statistics.to_table()
@@ -305,6 +354,19 @@ def test_what_cannot_work_is_refused_before_anything_is_encoded(cluster, tmp_pat
     empty = Dataset.from_dict({"anchor": ["a", ""], "positive": ["b", "c"]})
     with pytest.raises(TextError, match=r"\.parquet, counted from row 0: .*1 rows \(1\)"):
         mine_there(tmp_path, HashTeacher(log=log), pairs=empty, workers=1)
+    PAIRS.to_parquet(tmp_path / "1.parquet")
+    PAIRS.rename_column("title", "name").to_parquet(tmp_path / "2.parquet")
+    with pytest.raises(DataSourceError, match=r"Could not read .*2\.parquet.*column names don't match"):
+        mine_there(tmp_path, HashTeacher(log=log), pairs=str(tmp_path / "*.parquet"), workers=1, overwrite=True)
+    for pairs, message in {
+        str(tmp_path / "none-*.parquet"): r"got none: nothing is at .*none-\*\.parquet",
+        "nowhere://bucket/pairs": r"for those of a folder, 'nowhere://bucket/pairs/\*\.parquet'",
+        "nowhere://bucket/pairs.parquet": r"that fsspec opens here, got 'nowhere://.*install what it needs",
+    }.items():
+        with pytest.raises((ArgumentError, DataSourceError), match=message):
+            mine_there(tmp_path / "none", HashTeacher(log=log), pairs=pairs)
+    with pytest.raises(ArgumentError, match="config_name has no effect on the files"):
+        mine_there(tmp_path / "none", HashTeacher(log=log), pairs=str(tmp_path / "1.parquet"), config_name="small")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mined").mkdir()
     (tmp_path / "other" / "mined" / "notes.txt").write_text("mine")
@@ -331,6 +393,20 @@ def test_a_ray_dataset_and_an_index_of_lists(cluster, tmp_path, monkeypatch):
         hits += len({*row["negatives"]} & {*want["negatives"]})
     assert hits > 0.95 * 4 * len(ROWS)
     assert (record.index_recall.found, record.index_recall.negatives) == (hits, 4 * len(ROWS))
+
+
+def test_what_is_read_at_a_commit_of_the_hub_is_recorded_so():
+    path = f"hf://datasets/owner/pairs@{'0123abcd' * 5}/data/train.parquet"
+    assert commit_of([SourceFile("train", path, "parquet")]) == "0123abcd" * 5
+    assert commit_of([SourceFile("train", "s3://owner/pairs@1/train.parquet", "parquet")]) is None
+    assert describe_source("s3://me/pairs/*.parquet", None, None, None) == {"path": "pairs/*.parquet"}
+
+
+def test_an_object_whose_writer_fails_is_not_there():
+    with pytest.raises(ValueError, match="torn"), open_whole("memory://bucket/mined/shard") as file:
+        file.write(b"half a shard")
+        raise ValueError("torn")
+    assert not exists("memory://bucket/mined/shard")
 
 
 class Nodes:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from hn_datasets.errors import ArgumentError, DamagedShardWarning, StoreError, VectorError
+from hn_datasets.ray_engine.ranges import range_store
 from hn_datasets.store import EmbeddingStore, check_vectors
 from hn_datasets.teachers.dense import DenseTeacher
 from hn_datasets.texts import Corpus, digest_texts
@@ -390,7 +391,7 @@ def test_spaces_are_pruned_by_the_day_of_their_last_use_and_what_was_derived_wit
     store.matrix(old, corpus)
     past = time.time() - 10 * 86400
     for info in store.spaces():
-        os.utime(info.directory / "space.json", (past, past))
+        os.utime(info.directories[0] / "space.json", (past, past))
     EmbeddingStore(tmp_path).space(HashTeacher(name="used"), "passage")
     held = store.num_bytes
     assert store.prune(unused_days=9) == held - store.num_bytes > 0
@@ -398,6 +399,35 @@ def test_spaces_are_pruned_by_the_day_of_their_last_use_and_what_was_derived_wit
     assert not list(tmp_path.rglob("*.npy"))
     _, again = embed(tmp_path, name="old")
     assert again.calls == 1
+
+
+def test_what_clusters_keep_is_listed_and_pruned_with_the_rest(tmp_path):
+    store, teacher = embed(tmp_path, TEXTS[:10], name="everywhere")
+    for number in range(2):
+        part = range_store(tmp_path, number, 2)
+        part.embed(teacher, "passage", pa.array(TEXTS[:10]), digest_texts(TEXTS[:10]))
+        part.embed(HashTeacher(name="clusters"), "passage", pa.array(TEXTS), digest_texts(TEXTS))
+        part.matrix(teacher, Corpus.build([pa.array(TEXTS[:10])], part.derived / "corpora"))
+    past = time.time() - 10 * 86400
+    for name in ("ray/old", "ray/new", "ray/given"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "rows.parquet").write_bytes(b"rows")
+        os.utime(tmp_path / name / "rows.parquet", (past, past) if name != "ray/new" else None)
+    found = {info.description["teacher"]["name"]: info for info in store.spaces()}
+    assert {name: len(info.directories) for name, info in found.items()} == {"everywhere": 3, "clusters": 2}
+    others = store.other_bytes()
+    assert others["ray"] == 12 and others["matrices"] > 2 * 10 * 8 * 4
+    assert sum(others.values()) + sum(info.num_bytes for info in found.values()) == store.num_bytes
+    assert store.prune(unused_days=9) == 8
+    assert [path.name for path in (tmp_path / "ray").rglob("*.parquet")] == ["rows.parquet"]
+    assert (tmp_path / "ray" / "new").exists()
+    for directory in found["clusters"].directories:
+        os.utime(directory / "space.json", (past, past))
+    assert store.prune(unused_days=9) > found["clusters"].num_bytes
+    assert [info.description["teacher"]["name"] for info in store.spaces()] == ["everywhere"]
+    assert store.other_bytes() == {}
+    store.prune(address=teacher.space("passage"))
+    assert store.num_bytes == 0
 
 
 def test_leftovers_of_a_killed_writer_do_no_harm_and_are_pruned(tmp_path):

@@ -11,6 +11,9 @@ import click
 
 from hn_datasets.commands.errors import one_line_errors
 
+OTHERS = {"ray": "cluster runs"}
+"""What a folder is called, where its name does not say it."""
+
 
 @click.command("cache")
 @click.option(
@@ -23,6 +26,10 @@ from hn_datasets.commands.errors import one_line_errors
 @one_line_errors
 def cache_command(prune_days: float | None, address: str | None, as_json: bool) -> None:
     """List, size and prune the embedding store.
+
+    A line for each teacher's vectors, of this machine and of clusters together, then one for each kind of files that
+    can be made again. --prune also removes all of those; --prune-days too, where it removes vectors, and else what
+    runs on clusters have left and not written to for so many days.
 
     \b
     Examples:
@@ -39,16 +46,20 @@ def cache_command(prune_days: float | None, address: str | None, as_json: bool) 
     rows = [
         {
             "address": info.address,
-            "teacher": info.description["teacher"].get("model", info.description["teacher"]["type"]),
+            "teacher": info.description["teacher"].get("model") or info.description["teacher"].get("type", ""),
             "role": info.description["role"],
             "megabytes": round(info.num_bytes / 1e6, 1),
             "last_used": time.strftime("%Y-%m-%d", time.localtime(info.last_used)),
         }
         for info in store.spaces()
     ]
+    others = store.other_bytes()
     if as_json:
-        click.echo(json.dumps({"directory": str(store.directory), "bytes": store.num_bytes, "spaces": rows}))
+        sizes = {"directory": str(store.directory), "bytes": store.num_bytes}
+        click.echo(json.dumps({**sizes, "spaces": rows, "others": others}))
         return
     for row in rows:
         click.echo("{address:.12}  {megabytes:>10,} MB  {last_used}  {role:<8}  {teacher}".format(**row))
+    for name, size in others.items():
+        click.echo(f"{OTHERS.get(name, name):<12}  {round(size / 1e6, 1):>10,} MB")
     click.echo(f"{store.num_bytes / 1e6:,.1f} MB in {store.directory}")

@@ -119,8 +119,19 @@ def mine_on_cluster(
     settings = {_ARGUMENTS[option]: value for option, value in cluster.items()}
     given = {"teacher": teacher, "guards": guards, "overwrite": overwrite, **loading, **corpus, **settings}
     record = mine_on_ray(source, recipe, output, **given)
-    click.echo(f"Written: load_dataset({json.dumps(output)}, split={json.dumps(next(iter(record.rows)))})", err=True)
+    click.echo(f"Written: {_loading_code(output, next(iter(record.rows)))}", err=True)
     return record
+
+
+def _loading_code(output: str, split: str) -> str:
+    """Return the line of Python that loads a split; ``load_dataset`` takes no folder elsewhere, but files."""
+    from hn_datasets.shards import split_file_name
+
+    name = split_file_name(split)
+    if "://" not in output:
+        return f"load_dataset({json.dumps(output, ensure_ascii=False)}, split={json.dumps(name)})"
+    files = f"{output.rstrip('/')}/data/{name}-*.parquet"
+    return f'load_dataset("parquet", data_files={json.dumps(files, ensure_ascii=False)}, split="train")'
 
 
 def plan_cluster_mining(

@@ -79,9 +79,11 @@ def adopt_vectors(job: Job, pieces: Pieces, chunk: Chunk) -> list[Chunk]:
     encoder, path = encoder_of(job, chunk.member), path_of(pieces, chunk.role, chunk.number)
     if encoder is None or path is None:
         return []
-    digests = Corpus(path).digests
-    space = range_store(job.store, chunk.number, job.num_ranges).space(encoder, chunk.role)
+    digests, own = Corpus(path).digests, range_store(job.store, chunk.number, job.num_ranges)
+    space = own.space(encoder, chunk.role)
     missing = digests[space.missing(digests)]
+    if len(missing):
+        own.describe(encoder, chunk.role)
     for store in overlapping_stores(job.store, chunk.number, job.num_ranges) if len(missing) else ():
         other = store.space(encoder, chunk.role)
         known = np.setdiff1d(np.arange(len(missing)), other.missing(missing))

@@ -17,6 +17,7 @@ from hn_datasets.preparing import check_guards
 from hn_datasets.ray_engine import cluster
 from hn_datasets.ray_engine.files import (
     SourceFile,
+    commit_of,
     file_keys,
     find_features,
     list_files,
@@ -32,7 +33,7 @@ from hn_datasets.record import MiningRecord
 from hn_datasets.row_mining import BLOCK_ROWS
 from hn_datasets.shards import split_file_names
 from hn_datasets.sources import describe_source
-from hn_datasets.store import EmbeddingStore
+from hn_datasets.store import GIVEN, RUNS, EmbeddingStore
 from hn_datasets.teachers.base import Encoder, Teacher
 from hn_datasets.teachers.ensemble import list_members
 from hn_datasets.teachers.loading import teacher_from_spec
@@ -120,7 +121,7 @@ def mine_on_ray(
         loading = {"config_name": config_name, "split": split, "revision": revision}
         given = _look_at(source, corpus, corpus_column_name, recipe, chosen, folder, loading)
         key = digest_of(recipe.to_json(), *given_keys(given), str((slices or count, shard_rows, on_error)))
-        job = Job(recipe, ready, folder, folder / "ray" / key, _absolute(output), slices or count, shard_rows)
+        job = Job(recipe, ready, folder, folder / RUNS / key, _absolute(output), slices or count, shard_rows)
         claim_output(job.output, key, overwrite=overwrite)
         run = Run(ray, job, given, chosen, on_error)
         try:
@@ -147,12 +148,13 @@ def _look_at(
     """Find the files and check their columns; nothing is read but the beginning of the first file of each."""
     described: dict[str, Any] = {}
     if isinstance(source, (Dataset, DatasetDict)):
-        rows = write_given(source, folder / "ray" / "given")
+        rows = write_given(source, folder / RUNS / GIVEN)
     elif hasattr(source, "write_parquet"):
-        rows = write_ray_dataset(source, folder / "ray" / "given")
+        rows = write_ray_dataset(source, folder / RUNS / GIVEN)
     else:
         rows = list_files(str(source), **loading)
-        described = describe_source(str(source), loading["config_name"], loading["split"], loading["revision"])
+        commit = commit_of(rows) or loading["revision"]
+        described = describe_source(str(source), loading["config_name"], loading["split"], commit)
     split_file_names(dict.fromkeys(file.split for file in rows))
     features = find_features(rows)
     stream = open_stream(rows[0], features)
@@ -165,7 +167,7 @@ def _look_at(
     elif corpus is not None:
         if not isinstance(corpus, Dataset):
             corpus, column = Dataset.from_dict({"text": list(corpus)}), None
-        passages = write_given(corpus, folder / "ray" / "given")
+        passages = write_given(corpus, folder / RUNS / GIVEN)
     kinds = find_features(passages) if passages else None
     return Given(rows, passages, features, kinds, column, groups, described)
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
 from datasets import Dataset, DatasetDict, Features, load_dataset, load_dataset_builder
+from datasets.exceptions import DatasetsError
 
 from hn_datasets.columns import explain_unreadable, resolve_columns
 from hn_datasets.errors import ArgumentError, DataSourceError, TextError
-from hn_datasets.sources import READERS
+from hn_datasets.files import open_filesystem
+from hn_datasets.sources import READERS, is_hub_id
 from hn_datasets.texts import digest_of
+
+HUB_FILE = re.compile(r"hf://datasets/[^@]+@([0-9a-f]{40})/")
+
+STATES = ("ETag", "etag", "blob_id", "md5Hash", "mtime", "LastModified", "last_modified", "updated")
+"""Where file systems say what changes with a file, the best first."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,10 @@ class SourceFile:
     def key(self) -> str:
         """What changes when the file does: a digest of its name, size and time, or of what its store says instead."""
         filesystem, path = fsspec.core.url_to_fs(self.path)
-        return digest_of(self.path, str(filesystem.ukey(path)))
+        info = filesystem.info(path)
+        # Not of all that is said: a store says more of a file than of one in the listing of a folder.
+        state = next((str(info[name]) for name in STATES if info.get(name)), None)
+        return digest_of(self.path, str(info["size"]), state or str(filesystem.ukey(path)))
 
 
 def list_files(source: str, *, config_name: str | None, split: str | None, revision: str | None) -> list[SourceFile]:
@@ -49,14 +62,24 @@ def list_files(source: str, *, config_name: str | None, split: str | None, revis
 
     Raises:
         DataSourceError: nothing is there, or no such split.
-        ArgumentError: ``split`` asks for a part of a split.
+        ArgumentError: ``split`` asks for a part of a split; or ``config_name`` or ``revision`` with files.
     """
     if split is not None and "[" in split:
         raise ArgumentError(f"Expected a whole split for the engine ray, got {split!r}; name it without brackets.")
     kind = READERS.get(Path(source).suffix)
-    with explain_unreadable(source):
+    if "://" in source:
+        if kind is None:
+            raise DataSourceError(
+                f"Expected files that end in {', '.join(READERS)}, got {source!r}; for those of a folder, "
+                f"'{source.rstrip('/')}/*.parquet'."
+            )
+        open_filesystem(source)
+    for name, value in (("config_name", config_name), ("revision", revision)):
+        if value is not None and not is_hub_id(source):
+            raise ArgumentError(f"{name} has no effect on the files {source!r}; leave it out.")
+    with explain_unreadable(source), _explain_unreachable(source):
         if kind is not None:
-            builder = load_dataset_builder(kind, data_files=_absolute(source))
+            builder = load_dataset_builder(kind, data_files=pattern_of(source))
         else:
             builder = load_dataset_builder(source, config_name, revision=revision)
     if builder.config.data_files is None:
@@ -64,12 +87,41 @@ def list_files(source: str, *, config_name: str | None, split: str | None, revis
             f"Expected Parquet, JSON Lines or CSV files in {source!r}, got none; save the dataset as Parquet."
         )
     kind = kind or type(builder).__module__.split(".")[-1]
-    names = [split] if split is not None else list(builder.config.data_files)
-    if split is not None and split not in builder.config.data_files:
-        raise DataSourceError(f"Expected one of the splits {', '.join(builder.config.data_files)}, got {split!r}.")
+    found = {str(name): list(map(str, paths)) for name, paths in builder.config.data_files.items()}
+    if split is not None and split not in found:
+        raise DataSourceError(f"Expected one of the splits {', '.join(found)}, got {split!r}.")
+    if not any(found.values()):
+        raise DataSourceError(f"Expected at least one file, got none: nothing is at {source!r}; check the path.")
     if kind not in READERS.values():
         raise DataSourceError(f"Expected Parquet, JSON Lines or CSV files in {source!r}, got {kind}; convert them.")
-    return [SourceFile(name, str(path), kind) for name in names for path in builder.config.data_files[name]]
+    names = [split] if split is not None else list(found)
+    return [SourceFile(name, path, kind) for name in names for path in found[name]]
+
+
+@contextlib.contextmanager
+def _explain_unreachable(source: str) -> Iterator[None]:
+    """Turn whatever a file system elsewhere says that does not answer into one line.
+
+    Raises:
+        DataSourceError: it does not answer, or wants credentials.
+    """
+    try:
+        yield
+    except (FileNotFoundError, ValueError, TypeError, DatasetsError):
+        raise
+    except Exception as error:
+        if "://" not in source:
+            raise
+        raise DataSourceError(
+            f"Expected an answer from {source!r}, got {type(error).__name__} ({' '.join(str(error).split())[:200]}); "
+            "check its name, the credentials and the network."
+        ) from error
+
+
+def commit_of(files: Sequence[SourceFile]) -> str | None:
+    """Return the commit on the Hub at which files are read; None for files elsewhere."""
+    found = HUB_FILE.match(files[0].path) if files else None
+    return None if found is None else found[1]
 
 
 def write_given(dataset: Dataset | DatasetDict, folder: Path) -> list[SourceFile]:
@@ -101,22 +153,32 @@ def write_ray_dataset(dataset: Any, folder: Path) -> list[SourceFile]:
     return [SourceFile("train", str(path), "parquet") for path in sorted(target.glob("*.parquet"))]
 
 
-def find_features(files: list[SourceFile]) -> Features:
-    """Return the types of the columns, from the first file.
+def find_features(files: Sequence[SourceFile]) -> Features:
+    """Return the types of the columns, from the first file that has rows, as ``load_dataset`` tells them.
 
     Raises:
         DataSourceError: the file cannot be read.
-        TextError: it has no rows.
+        TextError: no file has rows.
     """
-    if not files:
-        raise DataSourceError("Expected at least one source file, got none; check the path.")
-    first: Any = None
-    with explain_unreadable(files[0].path):
-        first = load_dataset(files[0].kind, data_files=files[0].path, split="train", streaming=True)
-        features = first.features or first._resolve_features().features
-    if features is None:
-        raise TextError(f"Expected rows in {files[0].path!r}, got none.")
-    return features
+    for file in files:
+        features = _read_features(file)
+        if features is not None:
+            return features
+    raise TextError(f"Expected a dataset with rows, got {len(files):,} empty files, first {files[0].path!r}.")
+
+
+def _read_features(file: SourceFile) -> Features | None:
+    """Return the types of the columns of a file; None where it is empty and does not tell them."""
+    filesystem, path = fsspec.core.url_to_fs(file.path)
+    if not filesystem.size(path):
+        return None
+    with explain_unreadable(file.path):
+        stream: Any = load_dataset(file.kind, data_files=pattern_of(file.path), split="train", streaming=True)
+        if stream.features is not None:
+            return stream.features
+        # A block of the file and not the first rows, in which a column may hold None alone.
+        first = next(iter(stream._ex_iterable.iter_arrow()), None)
+    return None if first is None else Features.from_arrow_schema(first[1].schema)
 
 
 def resolve_names(
@@ -131,12 +193,18 @@ def resolve_names(
     """Return the columns of anchors and positives: as given, or the first two text columns; see ``list_files``."""
     files = list_files(source, config_name=config_name, split=split, revision=revision)
     features = find_features(files)
-    first = load_dataset(files[0].kind, data_files=files[0].path, split="train", streaming=True, features=features)
+    first = load_dataset(
+        files[0].kind, data_files=pattern_of(files[0].path), split="train", streaming=True, features=features
+    )
     return resolve_columns(first, anchor, positive)
 
 
-def _absolute(source: str) -> str:
-    return source if "://" in source else str(Path(source).expanduser().absolute())
+def pattern_of(source: str) -> str:
+    """Return what ``load_dataset`` takes for a file, or for files where ``*`` stands for many."""
+    if "://" in source:
+        return source
+    path = Path(source).expanduser().absolute()
+    return glob.escape(str(path)) if path.exists() else str(path)
 
 
 def file_keys(files: list[SourceFile]) -> Iterator[str]:

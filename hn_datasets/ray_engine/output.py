@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import secrets
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import fsspec  # type: ignore[import-untyped]
 from datasets import Dataset, Features
 
 from hn_datasets.errors import ArgumentError, StoreError
-from hn_datasets.files import UNFINISHED
+from hn_datasets.files import UNFINISHED, open_filesystem
 from hn_datasets.ray_engine.cluster import load_ray
 from hn_datasets.ray_engine.job import Job, Part
 from hn_datasets.ray_engine.reading import as_dataset
@@ -25,6 +26,9 @@ from hn_datasets.statistics import MiningStatistics, PartialStatistics, count_sc
 
 UNFINISHED_FILE = "unfinished.json"
 """Says which run has begun to write here; it goes when the last file is there."""
+
+BUCKETS = frozenset({"s3", "gs", "abfs"})
+"""File systems that make a bucket where a folder below it is made."""
 
 
 def shard_path(output: str, part: Part, num_shards: int) -> str:
@@ -46,7 +50,7 @@ def open_whole(path: str) -> Iterator[BinaryIO]:
         StoreError: it cannot be written.
     """
     filesystem, name = fsspec.core.url_to_fs(path)
-    local = "file" in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,))
+    local = "file" in _protocols(filesystem)
     folder, base = str(PurePosixPath(name).parent), PurePosixPath(name).name
     # Elsewhere an object is there when it is closed, and a rename would be a copy.
     temporary = f"{folder}/{UNFINISHED}{secrets.token_hex(8)}-{base}" if local else name
@@ -56,9 +60,11 @@ def open_whole(path: str) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, file)
         if local:
             filesystem.mv(temporary, name)
-    except OSError as error:
-        with contextlib.suppress(OSError):
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # an object is there also when its writer has failed
             filesystem.rm(temporary)
+        if not isinstance(error, OSError):
+            raise
         reason = error.strerror or str(error)
         raise StoreError(
             error.errno, f"Could not write {path} ({reason}); free some space, or name another folder."
@@ -90,7 +96,8 @@ def claim_output(output: str, key: str, *, overwrite: bool) -> None:
         StoreError: the folder cannot be written.
     """
     note = f"{output}/{UNFINISHED_FILE}"
-    filesystem, name = fsspec.core.url_to_fs(note)
+    filesystem, name = open_filesystem(note)
+    _check_bucket(filesystem, output, name)
     if filesystem.exists(name):
         if json.loads(filesystem.cat_file(name))["run"] == key:
             return
@@ -106,6 +113,21 @@ def claim_output(output: str, key: str, *, overwrite: bool) -> None:
             raise ArgumentError(f"{output} holds a mined dataset already; name another folder, or pass overwrite=True.")
         filesystem.rm(folder, recursive=True)
     write_text(note, json.dumps({"run": key}))
+
+
+def _check_bucket(filesystem: Any, output: str, name: str) -> None:
+    """Refuse a bucket that is not there: to write below it would make one, in the name of a typing error."""
+    bucket = name.split("/", 1)[0]
+    if bucket and BUCKETS.intersection(_protocols(filesystem)) and not filesystem.exists(bucket):
+        raise StoreError(
+            errno.ENOENT,
+            f"Expected a bucket that is there and answers, got {output}; make it, or check its name, the credentials "
+            "and the network.",
+        )
+
+
+def _protocols(filesystem: Any) -> set[str]:
+    return {filesystem.protocol} if isinstance(filesystem.protocol, str) else set(filesystem.protocol)
 
 
 def write_text(path: str, text: str) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hn_datasets.files import open_arrow, write_arrow
-from hn_datasets.store import EmbeddingStore
+from hn_datasets.store import RANGES, EmbeddingStore
 from hn_datasets.teachers.base import Ids
 from hn_datasets.texts import Corpus, Digests, fixed_size_binary, fixed_size_bytes
 
@@ -41,7 +41,7 @@ def range_name(number: int, num_ranges: int) -> str:
 
 def range_store(store: Path, number: int, num_ranges: int) -> EmbeddingStore:
     """Return the store of the vectors of one range."""
-    return EmbeddingStore(store / "ranges" / range_name(number, num_ranges))
+    return EmbeddingStore(store / RANGES / range_name(number, num_ranges))
 
 
 def overlapping_stores(store: Path, number: int, num_ranges: int) -> Iterator[EmbeddingStore]:
@@ -49,7 +49,7 @@ def overlapping_stores(store: Path, number: int, num_ranges: int) -> Iterator[Em
     own = range_name(number, num_ranges)
     low, high = (int(bound, 16) for bound in own.split("-"))
     yield EmbeddingStore(store)
-    for folder in sorted((store / "ranges").glob("*-*")):
+    for folder in sorted((store / RANGES).glob("*-*")):
         begin, end = (int(bound, 16) for bound in folder.name.split("-"))
         if folder.name != own and begin < high and low < end:
             yield EmbeddingStore(folder)

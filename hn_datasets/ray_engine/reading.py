@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,14 @@ from datasets import Dataset, DatasetInfo, Features, IterableDataset, load_datas
 from datasets.table import InMemoryTable
 
 from hn_datasets.columns import explain_unreadable, group_names, iter_corpus, iter_pairs
-from hn_datasets.errors import TextError
+from hn_datasets.errors import ColumnError, TextError
 from hn_datasets.files import atomic_write
-from hn_datasets.ray_engine.files import SourceFile
+from hn_datasets.ray_engine.files import SourceFile, pattern_of
 from hn_datasets.ray_engine.job import Job, Part
 from hn_datasets.ray_engine.ranges import spill
 from hn_datasets.texts import digest_texts, fixed_size_binary
+
+Block = TypeVar("Block")
 
 SPILL_TEXTS = 65_536
 """Passages of a spill file."""
@@ -29,7 +31,24 @@ SPILL_TEXTS = 65_536
 def open_stream(file: SourceFile, features: Features | None) -> IterableDataset:
     """Open one file as a stream of rows."""
     with explain_unreadable(file.path):
-        return load_dataset(file.kind, data_files=file.path, split="train", streaming=True, features=features)
+        return load_dataset(
+            file.kind, data_files=pattern_of(file.path), split="train", streaming=True, features=features
+        )
+
+
+def _read(file: SourceFile, blocks: Iterable[Block]) -> Iterator[Block]:
+    """Yield what is read of a file.
+
+    Raises:
+        DataSourceError: the file is damaged, or its columns are others or of other types than those of the first one.
+    """
+    source = iter(blocks)
+    while True:
+        with explain_unreadable(file.path):
+            block = next(source, None)
+        if block is None:
+            return
+        yield block
 
 
 def read_rows_file(job: Job, number: int, file: SourceFile, features: Features, columns: Sequence[str]) -> list[Part]:
@@ -43,6 +62,7 @@ def read_rows_file(job: Job, number: int, file: SourceFile, features: Features, 
         columns: those whose values are groups.
 
     Raises:
+        DataSourceError: the file cannot be read, or its columns are not those of the first one.
         TextError: a text is None, empty or white space; names file and rows.
     """
     marker = job.work / "rows" / f"{number:06d}.json"
@@ -51,12 +71,13 @@ def read_rows_file(job: Job, number: int, file: SourceFile, features: Features, 
         return [Part(**{**entry, "path": Path(entry["path"])}) for entry in found]
     parts: list[Part] = []
     first = 0
-    for table in open_stream(file, features).with_format("arrow").iter(batch_size=job.shard_rows):
+    tables = open_stream(file, features).with_format("arrow").iter(batch_size=job.shard_rows)
+    for table in _read(file, (one.select(list(features)).cast(features.arrow_schema) for one in tables)):
         part = Part(
             file.split, marker.with_name(f"{number:06d}-{len(parts):06d}.parquet"), len(table), file.path, first
         )
         with atomic_write(part.path) as target:
-            pq.write_table(table.cast(features.arrow_schema), target, compression="zstd")
+            pq.write_table(table, target, compression="zstd")
         _spill_pairs(job, part, as_dataset(table, features), columns)
         parts.append(part)
         first += len(table)
@@ -116,14 +137,15 @@ def read_corpus_file(
         return int(json.loads(marker.read_text(encoding="utf-8")))
     total = 0
     try:
-        for place, (texts, groups) in enumerate(_passage_blocks(job, open_stream(file, features), column, columns)):
+        blocks = _passage_blocks(job, open_stream(file, features), column, columns)
+        for place, (texts, groups) in enumerate(_read(file, blocks)):
             digests, name = digest_texts(texts.to_pylist()), f"corpus-{number:06d}-{place:06d}"
             spill(job.work / "passages" / f"{name}.arrow", digests, {"text": texts}, distinct=True)
             for group, values in groups.items():
                 _spill_groups(job, group, name, values, digests)
             total += len(texts)
-    except TextError as error:
-        raise TextError(f"{file.path}: {error}") from error
+    except (ColumnError, TextError) as error:
+        raise type(error)(f"{file.path}: {error}") from error
     with atomic_write(marker) as target:
         target.write(json.dumps(total).encode())
     return total

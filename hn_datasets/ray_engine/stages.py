@@ -92,6 +92,8 @@ class Run:
         self.workers = cluster.start_actors(self.ray, Worker, workers, gpus, threads)
         self.assemblers = cluster.start_actors(self.ray, Assembler, assembler_count(workers), 0)
         self.ray.get([actor.wait.remote() for actor in (*self.workers, *self.assemblers)])
+        for answer in [assembler.check_guards.remote([self.job_reference]) for assembler in self.assemblers]:
+            cluster.result_of(self.ray, answer, "Guards")
         self.timings["start"] = time.perf_counter() - begin
 
     def mine(self, key: str) -> MiningRecord:
@@ -172,6 +174,8 @@ class Run:
                 label = "Encoding" if name is None else f"Encoding with {name}"
                 encoded = self._on_workers(encode_chunk, chunks, label=label, sizes=sizes, unit="text")
             failures += [failure for found in encoded for failure in found]
+        # The same text may fail with several teachers.
+        failures = list({(one.role, one.digest): one for one in reversed(failures)}.values())
         if failures:
             pieces = self._leave_out(pieces, parts, failures)
         return pieces, failures

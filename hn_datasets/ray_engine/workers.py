@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hn_datasets.guards import guard_from_dict
 from hn_datasets.index_recall import IndexRecall
 from hn_datasets.ray_engine.cluster import load_ray
 from hn_datasets.ray_engine.job import Job, Part
@@ -83,6 +84,20 @@ class Assembler:
 
     def wait(self) -> None:
         """Return when this process has started."""
+
+    def check_guards(self, job: Sequence[Any]) -> None:
+        """Refuse guards that do not work here, such as one whose model is not on this node.
+
+        Args:
+            job: the reference of the run, alone in a list.
+
+        Raises:
+            HNDatasetsError: a guard does not work.
+        """
+        run: Job = load_ray().get(job[0])
+        self._guards = [guard_from_dict(guard) for guard in run.recipe.guards]  # kept, and with it what it has loaded
+        for guard in self._guards:
+            guard.check(run.teacher, run.recipe.method)
 
     def mine(
         self, references: Sequence[Any], workers: Sequence[Any], part: Part, features: Any, num_shards: int

@@ -15,6 +15,7 @@ from datasets import Dataset, Features
 from datasets.utils import tqdm
 
 from hn_datasets.errors import DataSourceError, ReleaseError
+from hn_datasets.files import open_filesystem
 from hn_datasets.inspection.changes import describe, find_changes
 from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.shards import read_scores, split_file_name
@@ -75,14 +76,14 @@ class MinedShards:
             DataSourceError: the folder has no record, no mined files, or not all of them.
         """
         place = str(folder).rstrip("/")
-        filesystem, root = fsspec.core.url_to_fs(place)
+        filesystem, root = open_filesystem(place)
         try:
             record = MiningRecord.from_dict(json.loads(filesystem.cat_file(f"{root}/{RECORD_FILE}")))
         except FileNotFoundError:
             raise DataSourceError(
                 f"Expected {RECORD_FILE} in {place}, got none; finish the mining first, or name its output."
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # whatever a file system elsewhere says where it does not answer
             raise DataSourceError(f"Expected a record in {place}/{RECORD_FILE}, got none ({error!r}).") from error
         shards = []
         for path in sorted(filesystem.glob(f"{root}/data/*.parquet")):
