@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -77,6 +78,9 @@ class MiningRecord:
         """
         splits = mined if isinstance(mined, DatasetDict) else {str(mined.split or "train"): mined}
         fingerprints = {name: split._fingerprint for name, split in splits.items()}
+        start = time.perf_counter()
+        recall = _measure_recall(splits, miner)
+        seconds = {} if recall is None else {"recall": time.perf_counter() - start}
         return cls(
             recipe=miner.recipe,
             rows={name: len(split) for name, split in splits.items()},
@@ -84,9 +88,9 @@ class MiningRecord:
             statistics=compute_statistics(mined, num_negatives=miner.recipe.num_negatives),
             source={**(source or {}), "fingerprints": fingerprints},
             environment=describe_environment(),
-            timings={**miner.timings, **(timings or {})},
+            timings={**miner.timings, **(timings or {}), **seconds},
             estimate=estimate,
-            index_recall=_measure_recall(splits, miner),
+            index_recall=recall,
         )
 
     def with_release(self, **release: Any) -> MiningRecord:
