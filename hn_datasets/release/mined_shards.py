@@ -19,9 +19,13 @@ from hn_datasets.errors import DataSourceError, HNDatasetsError, ReleaseError
 from hn_datasets.inspection.changes import describe, find_changes
 from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.shards import read_scores, split_file_name
-from hn_datasets.statistics import count_scores, merge_statistics
+from hn_datasets.statistics import PartialStatistics, count_scores, merge_statistics
 
 SHARD_NAME = re.compile(r"(?P<split>\w+)-(?P<number>\d{5,})-of-(?P<count>\d{5,})\.parquet")
+
+MERGED_FILES = 16
+"""How many files' scores are held until they are merged. Each value is kept once then, and later files have few new;
+otherwise 100,000 rows would take 40 MB."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +118,15 @@ class MinedShards:
             DataSourceError: a file cannot be read.
             ReleaseError: they are others.
         """
-        parts, rows = [], dict.fromkeys(self.splits, 0)
+        parts: list[PartialStatistics] = []
+        rows = dict.fromkeys(self.splits, 0)
         for shard in tqdm(self.shards, desc="Checking", unit="file", disable=None):
             with _explain_unreadable(shard.path):
                 scores = read_scores(shard.path)
             parts.append(count_scores(scores))
             rows[shard.split] += parts[-1].rows
+            if len(parts) == MERGED_FILES:
+                parts = [PartialStatistics.merge(parts)]
         said = self.record.statistics
         found = merge_statistics(parts, num_negatives=said.num_negatives)
         found = replace(found, failed_texts=said.failed_texts, diagnoses=said.diagnoses)
