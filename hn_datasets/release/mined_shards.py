@@ -179,7 +179,8 @@ def _read_record(filesystem: Any, root: str, place: str) -> MiningRecord:
         raise DataSourceError(f"Expected a record in {place}/{RECORD_FILE}, got none ({error!r}).") from error
     if record.release:
         raise DataSourceError(
-            f"Expected a folder that mine wrote, {place} holds a release; load it and publish what load_dataset gives."
+            f"Expected a folder that mine wrote, {place} holds a release; load it and publish what load_dataset gives, "
+            "on the command line without --file-by-file."
         )
     return record
 
