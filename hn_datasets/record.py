@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -18,6 +19,7 @@ from datasets import Dataset, DatasetDict
 from hn_datasets.errors import DataSourceError, HNDatasetsError
 from hn_datasets.estimation.results import FalseNegativeEstimate
 from hn_datasets.index_recall import SAMPLE_ROWS, IndexRecall, spread
+from hn_datasets.methods import RandomNegatives
 from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.recipe import Recipe
 from hn_datasets.statistics import MiningStatistics, compute_statistics
@@ -77,6 +79,9 @@ class MiningRecord:
         """
         splits = mined if isinstance(mined, DatasetDict) else {str(mined.split or "train"): mined}
         fingerprints = {name: split._fingerprint for name, split in splits.items()}
+        start = time.perf_counter()
+        recall = _measure_recall(splits, miner)
+        seconds = {} if recall is None else {"recall": time.perf_counter() - start}
         return cls(
             recipe=miner.recipe,
             rows={name: len(split) for name, split in splits.items()},
@@ -84,9 +89,9 @@ class MiningRecord:
             statistics=compute_statistics(mined, num_negatives=miner.recipe.num_negatives),
             source={**(source or {}), "fingerprints": fingerprints},
             environment=describe_environment(),
-            timings={**miner.timings, **(timings or {})},
+            timings={**miner.timings, **(timings or {}), **seconds},
             estimate=estimate,
-            index_recall=_measure_recall(splits, miner),
+            index_recall=recall,
         )
 
     def with_release(self, **release: Any) -> MiningRecord:
@@ -161,7 +166,8 @@ def _measure_recall(splits: Mapping[str, Dataset], miner: HardNegativeMiner) -> 
     """Mine some rows of all splits once more, exactly; None without an index, or where columns have gone since."""
     rows, recipe = sum(map(len, splits.values())), miner.recipe
     needed = {recipe.anchor_column_name, recipe.positive_column_name, *chain(*(one.columns for one in miner.guards))}
-    if recipe.index is None or not rows or any(needed - {*split.column_names} for split in splits.values()):
+    searched = recipe.index is not None and not isinstance(recipe.method, RandomNegatives)
+    if not searched or not rows or any(needed - {*split.column_names} for split in splits.values()):
         return None
     counts = [len(split) * SAMPLE_ROWS // rows + 1 for split in splits.values()]
     samples = [split.select(spread(len(split), count)) for split, count in zip(splits.values(), counts, strict=True)]

@@ -6,7 +6,7 @@ The result is the same to the last bit for any row order and any sharding.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -154,6 +154,10 @@ def compute_statistics(
     return merge_statistics([count_scores(mined)], num_negatives=num_negatives, num_bins=num_bins)
 
 
+MERGED_PARTS = 16
+"""How many parts are merged at a time: equal scores are kept once then, and 100,000 rows would take 40 MB otherwise."""
+
+
 @dataclass(frozen=True)
 class PartialStatistics:
     """What some rows add to the statistics of all; see ``MiningStatistics``.
@@ -209,6 +213,16 @@ class PartialStatistics:
             teachers=teachers,
             guard_removals=tuple(map(sum, zip(*(part.guard_removals for part in parts), strict=True))),
         )
+
+    @classmethod
+    def collect(cls, parts: Iterable[PartialStatistics]) -> PartialStatistics | None:
+        """Return what many parts add together, of which only some are held at a time; None for no part."""
+        held: list[PartialStatistics] = []
+        for part in parts:
+            held.append(part)
+            if len(held) == MERGED_PARTS:
+                held = [cls.merge(held)]
+        return cls.merge(held) if held else None
 
 
 def count_scores(

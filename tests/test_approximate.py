@@ -258,11 +258,14 @@ def test_mined_rows_say_how_they_were_searched(tmp_path):
 def test_the_record_says_what_the_index_finds(tmp_path, monkeypatch):
     world = World(tmp_path)
     exact, miner = mine(world)
-    assert MiningRecord.of(exact, miner).index_recall is None
+    record = MiningRecord.of(exact, miner)
+    assert record.index_recall is None and "recall" not in record.timings
     monkeypatch.setattr("hn_datasets.list_building._choose_stages", lambda *_: (Stage(1, ALL),))
     mined, miner = mine(world, index="IVF16,SQ8")
     pairs = [({*some}, {*others}) for some, others in zip(mined["negative_ids"], exact["negative_ids"], strict=True)]
-    recall = MiningRecord.of(mined, miner).index_recall
+    record = MiningRecord.of(mined, miner)
+    recall = record.index_recall
+    assert "recall" in record.timings
     assert (recall.rows, recall.negatives) == (NUM_ANCHORS, sum(len(others) for _, others in pairs))
     assert recall.found == sum(len(some & others) for some, others in pairs) < recall.negatives
     splits = DatasetDict(train=mined.select(range(45)), test=mined.select(range(45, NUM_ANCHORS)))

@@ -5,15 +5,15 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Value
 from hub.warm import WarmClient
 from hub_server import HubServer
 
 from hn_datasets import CardMetadata, compute_statistics, publish
-from hn_datasets.errors import ArgumentError, DataSourceError, ReleaseError
+from hn_datasets.errors import ArgumentError, ColumnError, DataSourceError, ReleaseError
 from hn_datasets.record import MiningRecord
 from hn_datasets.release.mined_shards import MinedShards
-from hn_datasets.shards import write_shards
+from hn_datasets.shards import write_rows, write_shards
 from tests.mined import mine
 
 pytestmark = pytest.mark.filterwarnings("ignore::hn_datasets.errors.WeakTeacherWarning")
@@ -166,7 +166,8 @@ def test_the_release_is_that_of_the_whole_dataset_and_no_two_files_are_here_at_o
     records = [json.loads(one["record"]) for one in (got, want)]
     assert len({json.dumps(one["statistics"], sort_keys=True) for one in records}) == 1
     sizes = {path: entry["size"] for path, entry in records[0]["release"]["files"].items()}
-    assert sizes == {path: size for path, size in done["files"].items() if path in sizes}
+    assert sizes.keys() | {"README.md", "mining.json"} == done["files"].keys()
+    assert sizes.items() <= done["files"].items()
     again = client.run(release, "owner/shards", str(folder), "1.0.0", LAYOUTS)
     assert again["commit"] == done["commit"] and again["files"] == {} and len(hub.commits("owner/shards")) == 2
 
@@ -200,6 +201,39 @@ def test_the_command_publishes_file_by_file(hub, client, folder):
     assert status == 1 and "Expected a folder that mine wrote as DIR" in printed
 
 
+def test_files_without_rows_and_any_name_of_the_folder_are_fine(hub, client, mined, tmp_path):
+    rows, record = mined
+    target = write(tmp_path / "mined [v1]", DatasetDict(train=rows), record)
+    count = len([*target.glob("data/train-*")])
+    for path in target.glob("data/train-*"):
+        number = int(path.name.split("-")[1])
+        path.rename(path.with_name(f"train-{number + 1:05d}-of-{count + 2:05d}.parquet"))
+    for number in (0, count + 1):
+        with (target / "data" / f"train-{number:05d}-of-{count + 2:05d}.parquet").open("wb") as file:
+            write_rows(rows.select([]), file)
+    client.run(release, "owner/empty", str(target), "1.0.0", ["triplet"])
+    read = client.run(read_release, "owner/empty", ["triplet"])
+    assert len(json.loads(read["rows"]["triplet"]["train"])["data"]) == 3 * len(rows) and read["findings"] == []
+    (target / "mining.json").write_text(replace(record, rows={"train": 0}).to_json())
+    for path in target.glob("data/*"):
+        with path.open("wb") as file:
+            write_rows(rows.select([]), file)
+    with pytest.raises(DataSourceError, match=r"Expected mined rows in .*, got none; mine something first"):
+        attempt(target)
+
+
+def test_files_with_other_columns_are_not_published_together(hub, client, mined, tmp_path):
+    rows, record = mined
+    target = write(tmp_path / "mined", DatasetDict(train=rows), record)
+    last = max(target.glob("data/*"))
+    part = Dataset.from_parquet(str(last), cache_dir=str(tmp_path / "cache"))
+    with last.open("wb") as file:
+        write_rows(part.cast_column("answer", Value("large_string")), file)
+    error = client.start(release, "owner/columns", str(target), "1.0.0", ["scored"]).result()["error"]
+    assert error[0] == "ReleaseError" and f"Expected scored/{last.name} with the columns of" in error[1]
+    assert not [commit for commit in hub.commits("owner/columns") if commit["title"].startswith("Release")]
+
+
 def attempt(folder, **options):
     metadata = CardMetadata(license="mit")
     return publish(folder, "owner/never", **{"version": "1.0.0", "metadata": metadata, **options})
@@ -209,6 +243,7 @@ def attempt(folder, **options):
     ("options", "message"),
     [
         ({"to_folder": "release"}, "to_folder has no effect with a folder, whose files are sent"),
+        ({"miner": 0}, "miner has no effect"),
         ({"dry_run": True}, "dry_run has no effect"),
         ({"shard_bytes": 100}, "shard_bytes has no effect"),
         ({"record": "record"}, "record has no effect"),
@@ -226,6 +261,7 @@ def test_a_folder_that_is_not_whole_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "mined")
     last = max((tmp_path / "mined" / "data").glob("train-*"))
     last.rename(last.with_name("rows.parquet"))
+    (last.parent / f".writing-0-{last.name}").touch()  # of a killed worker
     with pytest.raises(DataSourceError, match=r"Expected files as train-.*, got 'rows\.parquet'"):
         attempt(tmp_path / "mined")
     last.with_name("rows.parquet").unlink()
@@ -236,11 +272,38 @@ def test_a_folder_that_is_not_whole_is_refused(folder, tmp_path):
         attempt(tmp_path / "mined")
 
 
-def test_statistics_of_other_data_are_noticed_before_anything_is_sent(folder, tmp_path):
+def test_an_address_that_cannot_be_read_is_one_line():
+    with pytest.raises(DataSourceError, match=r"^Could not read http://127\.0\.0\.1:9/mined \(.+\); check that it is"):
+        attempt("http://127.0.0.1:9/mined")
+    with pytest.raises(ArgumentError, match=r"^Expected a path on a file system that fsspec opens here, got 'unknown"):
+        attempt("unknown://bucket/mined")
+
+
+def test_a_damaged_file_is_named(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "mined")
+    last = max((tmp_path / "mined" / "data").glob("train-*"))
+    last.write_bytes(last.read_bytes()[:100])
+    with pytest.raises(DataSourceError, match=rf"Could not read .*{last.name} \("):
+        MinedShards.open(tmp_path / "mined").check()
+
+
+def test_a_folder_that_is_no_mined_data_is_refused(folder, mined, tmp_path):
+    rows, record = mined
+    publish(rows, record=record, version="1.0.0", metadata=CardMetadata(license="mit"), to_folder=tmp_path / "release")
+    with pytest.raises(DataSourceError, match=r"Expected a folder that mine wrote, .* holds a release; load it"):
+        attempt(tmp_path / "release")
+    write(tmp_path / "mined", DatasetDict(train=rows.rename_column("query", "text")), record)
+    with pytest.raises(ColumnError, match="it has no column query"):
+        attempt(tmp_path / "mined")
+
+
+def test_statistics_of_other_data_are_noticed_before_anything_is_sent(folder, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "mined")
     record = MiningRecord.read(folder)
     other = replace(record, statistics=replace(record.statistics, negatives=1))
     (tmp_path / "mined" / "mining.json").write_text(other.to_json(), encoding="utf-8")
+    MinedShards.open(folder).check()
+    monkeypatch.setattr("hn_datasets.statistics.MERGED_PARTS", 2)
     MinedShards.open(folder).check()
     with pytest.raises(ReleaseError, match=r"got negatives \d+ instead of 1; mine it again"):
         MinedShards.open(tmp_path / "mined").check()
@@ -248,8 +311,15 @@ def test_statistics_of_other_data_are_noticed_before_anything_is_sent(folder, tm
 
 def test_a_file_with_unsound_rows_stops_the_release(hub, client, mined, tmp_path):
     rows, record = mined
-    bad = rows.map(lambda row: {"negatives": [row["answer"], *row["negatives"][1:]]})
-    write(tmp_path / "mined", DatasetDict(train=bad), record)
-    error = client.start(release, "owner/bad", str(tmp_path / "mined"), "1.0.0", ["n-tuple"]).result()["error"]
-    assert error[0] == "ReleaseError" and "Expected mined data that is sound" in error[1]
-    assert not [commit for commit in hub.commits("owner/bad") if commit["title"].startswith("Release")]
+    for name, number in (("first", 0), ("last", len(rows) - 1)):
+        bad = rows.map(
+            lambda row, place, number=number: {
+                "negatives": [row["answer"] if place == number else row["negatives"][0], *row["negatives"][1:]]
+            },
+            with_indices=True,
+        )
+        target = write(tmp_path / name, DatasetDict(train=bad), record)
+        error = client.start(release, f"owner/{name}", str(target), "1.0.0", ["n-tuple"]).result()["error"]
+        assert error[0] == "ReleaseError" and "Expected mined data that is sound" in error[1]
+    assert "owner/first" not in hub.state()
+    assert not [commit for commit in hub.commits("owner/last") if commit["title"].startswith("Release")]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -41,6 +42,23 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def folder(tmp_path):
     return make_older(save_static_model(tmp_path / "model"))
+
+
+class Snapshot(NamedTuple):
+    """A model in the cache of the Hub's client."""
+
+    name: str
+    folder: Path
+
+
+@pytest.fixture
+def snapshot(request):
+    """A model of its own for each test."""
+    name = f"someone/{request.node.originalname}"
+    place = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("a" * 40)
+    return Snapshot(name, save_static_model(place / "snapshots" / ("a" * 40)))
 
 
 def in_another_process(folder):
@@ -85,15 +103,41 @@ def test_files_that_were_just_written_are_not_trusted(tmp_path, cache):
     assert not (cache / "teachers").exists()
 
 
-def test_a_model_that_is_another_one_all_the_same_is_noticed(folder):
+def test_other_files_of_the_same_size_and_time_are_another_model(folder):
     times = {path: path.stat() for path in folder.rglob("*")}
-    DenseTeacher(folder)
+    first = DenseTeacher(folder)
     save_static_model(folder, seed=1)
     for path, about in times.items():
         os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert DenseTeacher(folder).spec()["weights"] != first.spec()["weights"]
+
+
+def test_a_model_that_is_another_one_all_the_same_is_noticed(snapshot):
+    DenseTeacher(snapshot.name)
+    save_static_model(snapshot.folder, seed=1)
     with pytest.raises(TeacherError, match="the model has changed since"):
-        DenseTeacher(folder).encode(TEXTS, "anchor")
-    assert len(DenseTeacher(folder).encode(TEXTS, "anchor")) == 2
+        DenseTeacher(snapshot.name).encode(TEXTS, "anchor")
+    assert len(DenseTeacher(snapshot.name).encode(TEXTS, "anchor")) == 2
+
+
+def test_an_adapter_is_not_remembered_for_its_model_may_change(folder, snapshot, cache):
+    for place in (folder, snapshot.folder):
+        (place / "adapter_config.json").write_text("{}")
+        make_older(place)
+    for name in (folder, snapshot.name):
+        DenseTeacher(name)
+    assert not (cache / "teachers").exists()
+
+
+def test_a_link_that_leads_nowhere_is_no_obstacle(folder):
+    (folder / "latest").symlink_to("nowhere")
+    assert DenseTeacher(folder).spec() == DenseTeacher(folder).spec()
+
+
+def test_settings_that_change_what_is_loaded_or_recorded_are_kept_apart(folder):
+    assert [DenseTeacher(folder, revision=name).spec()["revision"] for name in ("a", "b")] == ["a", "b"]
+    known = [DenseTeacher(folder), DenseTeacher(folder, device=["cpu"]), DenseTeacher(folder, device=["cpu"])]
+    assert ["_model" in teacher.__dict__ for teacher in known] == [True, True, False]
 
 
 def test_a_missing_prompt_is_said_every_time(tmp_path):

@@ -148,11 +148,7 @@ def finish_output(output: str, record: MiningRecord) -> None:
 
 def count_shards(_: Job, paths: Sequence[str]) -> PartialStatistics | None:
     """Return what some shards add to the statistics, of which only the numeric columns are read; None for no shard."""
-    counted: PartialStatistics | None = None
-    for path in paths:
-        part = count_scores(read_scores(path))
-        counted = part if counted is None else PartialStatistics.merge([counted, part])
-    return counted
+    return PartialStatistics.collect(count_scores(read_scores(path)) for path in paths)
 
 
 def merge_shards(job: Job, parts: Sequence[Any]) -> MiningStatistics:

@@ -17,6 +17,7 @@ from hn_datasets.errors import TeacherError, TextError
 from hn_datasets.files import atomic_write
 from hn_datasets.guards import Guard
 from hn_datasets.index_recall import SAMPLE_ROWS, IndexRecall, spread
+from hn_datasets.methods import RandomNegatives
 from hn_datasets.preparing import warn_of_short_rows, warn_of_weak_teacher
 from hn_datasets.ray_engine import cluster, indexing
 from hn_datasets.ray_engine.encoding import Chunk, Failure, adopt_vectors, encode_chunk, encoder_of
@@ -106,7 +107,9 @@ class Run:
         pieces, failures = self._timed("encode", partial(self._encode, pieces, parts))
         pieces = self._timed("index", partial(self._index, pieces))
         self._timed("search", partial(self._search, pieces, parts))
-        recall = self._timed("recall", partial(self._measure_recall, pieces, parts)) if self.job.recipe.index else None
+        recipe, recall = self.job.recipe, None
+        if recipe.index is not None and not isinstance(recipe.method, RandomNegatives):
+            recall = self._timed("recall", partial(self._measure_recall, pieces, parts))
         return self._finish(key, pieces, parts, failures, recall)
 
     def _timed(self, stage: str, work: Callable[[], Any]) -> Any:

@@ -37,18 +37,18 @@ def check_destination(
     check_folder(Path(to_folder), overwrite=overwrite)
 
 
-def check_for_shards(layouts: Sequence[str], miner: object, record: object, useless: Mapping[str, Any]) -> None:
+def check_for_shards(layouts: Sequence[str], useless: Mapping[str, Any]) -> None:
     """Check that every argument has an effect where files of a folder are published one after another.
 
     Raises:
         ArgumentError: one has none.
     """
-    given = {"miner": miner, "record": record, **useless}
-    names = [name for name, value in given.items() if value]
+    names = [name for name, value in useless.items() if value is not None]
     if names:
         raise ArgumentError(
             f"{', '.join(names)} has no effect with a folder, whose files are sent one after another; leave it out, or "
-            "pass what load_dataset gives and MiningRecord.read(folder)."
+            "pass what load_dataset gives and MiningRecord.read(folder), on the command line a local folder without "
+            "--file-by-file."
         )
     if NORMALIZED in layouts:
         raise ArgumentError(

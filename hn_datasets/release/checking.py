@@ -24,7 +24,7 @@ def check_mined(mined: Dataset | DatasetDict, record: MiningRecord) -> None:
 
     Raises:
         ArgumentError: ``mined`` is no dataset in memory or on disk, or it has no rows.
-        ColumnError: the mined columns are not there.
+        ColumnError: the mined columns, or those of the texts, are not there.
         ReleaseError: the audit finds something broken, for instance statistics that are not those of the data.
     """
     if not isinstance(mined, (Dataset, DatasetDict)):
@@ -33,7 +33,8 @@ def check_mined(mined: Dataset | DatasetDict, record: MiningRecord) -> None:
         )
     splits = splits_of(mined)
     for split in splits.values():
-        check_columns(split.column_names, MINED_COLUMNS)
+        texts = (record.recipe.anchor_column_name, record.recipe.positive_column_name)
+        check_columns(split.column_names, (*MINED_COLUMNS, *texts))
     if not any(len(split) for split in splits.values()):
         raise ArgumentError("Expected a mined dataset with rows, got 0 rows; mine something first.")
     report = audit_dataset(mined, record=record)

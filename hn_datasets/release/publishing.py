@@ -34,7 +34,7 @@ from hn_datasets.release.mined_shards import MinedShards
 from hn_datasets.release.ownership import check_room
 from hn_datasets.release.repository import Repository, check_repo_id, open_repository, read_head
 from hn_datasets.release.retrying import explain_refusals
-from hn_datasets.release.shard_staging import stage_shards
+from hn_datasets.release.shard_staging import check_shard, stage_shards
 from hn_datasets.release.staging import Staged, check_layouts, pattern_of, stage_files
 from hn_datasets.release.uploading import (
     Upload,
@@ -107,7 +107,8 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
 ) -> Release:
     """Publish a mined dataset as a version that never changes: data, card and ``mining.json`` in one commit, and a tag.
 
-    Everything is staged in a folder, loaded back and audited before anything is uploaded. Afterwards
+    Everything is staged in a folder, loaded back and audited before anything is uploaded (of a mined folder, see below,
+    each file before it is). Afterwards
     ``load_dataset(repo_id, revision="v1.0.0", split="train")`` gives the first layout. A call that was killed, or that
     the Hub let down, is simply made again: it ends with the same release. Files, configurations, sections of the card
     and YAML keys that no release wrote stay as they are.
@@ -168,43 +169,49 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
         "commit_message": commit_message,
     }
     check_destination(repo_id, to_folder, overwrite, online)
-    shards = None
+    source: Dataset | DatasetDict | MinedShards
     if isinstance(mined, (str, Path)):
-        check_for_shards(
-            chosen, miner, record, {"to_folder": to_folder, "dry_run": dry_run, "shard_bytes": shard_bytes}
-        )
-        shards = MinedShards.open(mined)
-        mined, record = shards.shards[0].read(), shards.record
-    record = add_estimate(choose_record(mined, miner, record), estimate)
-    if shards is None:
-        check_mined(mined, record)
+        useless = {"to_folder": to_folder, "dry_run": dry_run or None, "shard_bytes": shard_bytes}
+        check_for_shards(chosen, {"miner": miner, "record": record, **useless})
+        found = MinedShards.open(mined)
+        record = add_estimate(found.record, estimate)
+        source = replace(found, record=record)
+        examples = _check_first(source)
     else:
-        shards = replace(shards, record=record)
+        source, record = mined, add_estimate(choose_record(mined, miner, record), estimate)
+        check_mined(source, record)
+        examples = _pick_examples(source)
     draft = Draft(
         record=replace(record, recipe=hide_paths(record.recipe)),
         metadata=metadata,
         repo_id=repo_id,
         layouts=chosen,
-        examples=_pick_examples(mined),
+        examples=examples,
         notes=" ".join(notes.split()),
         parent=parent,
         template=None if template is None else Path(template),
     )
-    if to_folder is not None or repo_id is None:  # one of them is given
+    # One of the two is given, and repo_id where files are sent one after another.
+    if not isinstance(source, MinedShards) and (to_folder is not None or repo_id is None):
         if repo_id is not None and "/" not in repo_id:  # whose it will be is not known, so nothing can link to it
             metadata = replace(metadata, pretty_name=metadata.pretty_name or repo_id)
             draft = replace(draft, metadata=metadata, repo_id=None)
-        return _publish_to_folder(mined, draft, wanted, Path(to_folder or ""), shard_bytes, overwrite=overwrite)
+        return _publish_to_folder(source, draft, wanted, Path(to_folder or ""), shard_bytes, overwrite=overwrite)
     with explain_refusals():
         repository = open_repository(
-            repo_id, token=token, branch=revision, private=private, create_pr=create_pr, retry_seconds=retry_seconds
+            repo_id or "",
+            token=token,
+            branch=revision,
+            private=private,
+            create_pr=create_pr,
+            retry_seconds=retry_seconds,
         )
-        compare_with = Comparing(mined, repository) if shards is None else _leave_open
+        compare_with = _leave_open if isinstance(source, MinedShards) else Comparing(source, repository)
         upload = Upload(wanted, compare_with, private, create_pr, commit_message)
         draft = replace(draft, repo_id=repository.repo_id)  # with its namespace
-        if shards is not None:
-            return _publish_shards(shards, draft, repository, upload)
-        return _publish_to_hub(mined, draft, repository, upload, shard_bytes, dry_run=dry_run)
+        if isinstance(source, MinedShards):
+            return _publish_shards(source, draft, repository, upload)
+        return _publish_to_hub(source, draft, repository, upload, shard_bytes, dry_run=dry_run)
 
 
 def _publish_to_hub(
@@ -261,8 +268,8 @@ def _publish_shards(mined: MinedShards, draft: Draft, repository: Repository, up
         if commit is not None and version in head.tags:
             return Release(draft.repo_id, str(version), commit, None, None, {})
         done = commit_release(repository, staged, draft, upload, additions)
-    sizes = {path: int(entry["size"]) for path, entry in staged.files.items()}
-    return Release(draft.repo_id, str(done.version), done.commit, done.pull_request, None, sizes)
+        sizes = {**{path: int(entry["size"]) for path, entry in staged.files.items()}, **_sizes(folder)}
+    return Release(draft.repo_id, str(done.version), done.commit, done.pull_request, None, dict(sorted(sizes.items())))
 
 
 def _check_papers(draft: Draft, place: Place, staged: Staged, repository: Repository) -> None:
@@ -295,6 +302,13 @@ def _publish_to_folder(
 def _leave_open(commit: str) -> float | None:
     """Say that the share in common with a release is not known."""
     return None
+
+
+def _check_first(mined: MinedShards) -> list[Mapping[str, Any]]:
+    """Check the first file that has rows, and return three of them."""
+    shard, rows = mined.read_first()
+    check_shard(mined, shard, rows)
+    return _pick_examples(rows)
 
 
 def _pick_examples(mined: Dataset | DatasetDict) -> list[Mapping[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from hn_datasets.release.mined_shards import MinedShards, Shard
 from hn_datasets.release.plots import draw_pictures
 from hn_datasets.release.staging import FileEntries, Staged, check_filled, describe_file, pattern_of
 from hn_datasets.shards import write_rows
+from hn_datasets.statistics import compute_statistics
 from hn_datasets.texts import digest_of
 
 Send = Callable[[str, Path], None]
@@ -37,10 +38,30 @@ class _Layout:
     paths: list[str] = field(default_factory=list)
 
     def add(self, split: str, rows: Dataset, path: str) -> None:
-        self.features = rows.features
+        if self.features is None:
+            self.features = rows.features
+        if rows.features != self.features:  # load_dataset would fail, or make columns up
+            raise ReleaseError(
+                f"Expected {path} with the columns of {self.paths[0]}, {self.features}, got {rows.features}; mine "
+                "again."
+            )
         self.rows[split] = self.rows.get(split, 0) + len(rows)
         self.num_bytes[split] = self.num_bytes.get(split, 0) + rows.data.nbytes
         self.paths.append(path)
+
+
+def check_shard(mined: MinedShards, shard: Shard, rows: Dataset) -> MiningRecord:
+    """Audit the rows of one file, and return the record as if it were that of the file.
+
+    Raises:
+        ColumnError: the mined columns are not there.
+        ReleaseError: they are not sound.
+    """
+    statistics = compute_statistics(rows, num_negatives=mined.record.statistics.num_negatives)
+    record = replace(mined.record, rows={shard.split: len(rows)}, statistics=statistics)
+    if len(rows):
+        check_mined(DatasetDict({shard.split: rows}), record)
+    return record
 
 
 def stage_shards(mined: MinedShards, folder: Path, *, layouts: Sequence[OutputFormat], send: Send) -> Staged:
@@ -56,7 +77,8 @@ def stage_shards(mined: MinedShards, folder: Path, *, layouts: Sequence[OutputFo
         What was written, of which the folder has nothing any more.
 
     Raises:
-        ReleaseError: rows are not sound, a layout comes out without any row, or a split of it does.
+        ReleaseError: rows are not sound, files have different columns, or a layout or a split of it comes out without
+            any row.
         StoreError: the folder cannot be written, for instance because the disk is full.
     """
     statistics = mined.record.statistics
@@ -67,8 +89,7 @@ def stage_shards(mined: MinedShards, folder: Path, *, layouts: Sequence[OutputFo
             warnings.warn(f"In the layout {name}: {message}", ShortRowsWarning, stacklevel=2)
     entries: FileEntries = {}
     for shard, rows in mined.read():
-        record = mined.record_of(shard, rows)
-        check_mined(DatasetDict({shard.split: rows}), record)
+        record = check_shard(mined, shard, rows)
         for layout in made:
             path, formatted = _write(shard, rows, layout.name, record, longest, folder)
             layout.add(shard.split, formatted, path)

@@ -99,7 +99,7 @@ class DenseTeacher:
             name = str(model)
             if not trust_remote_code:  # code may do anything
                 arguments = [query_prompt, corpus_prompt, max_seq_length, truncate_dim, precision]
-                self._memory = Memory(name, revision, device if isinstance(device, str) else None, arguments)
+                self._memory = Memory(name, revision, device, arguments)
                 known = self._memory.read()
                 if known is not None:
                     self._take(known)

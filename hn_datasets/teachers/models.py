@@ -32,7 +32,7 @@ def is_cross_encoder(value: object) -> TypeGuard[CrossEncoder]:
 def _is_loaded(value: object, kind: str) -> bool:
     # Nothing can be one before somebody has imported the package, which takes seconds.
     package = sys.modules.get("sentence_transformers")
-    return package is not None and isinstance(value, getattr(package, kind))
+    return isinstance(value, getattr(package, kind, ()))  # nor while another thread imports it
 
 
 def load_model(
