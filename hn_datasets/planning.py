@@ -140,7 +140,8 @@ def plan_mining(
         ]
     memory = _memory(len(anchors), len(passages))
     if lists is None or not isinstance(teacher, Encoder):
-        return Plan(tuple(stages), memory, tuple(_advise(stages)))
+        larger = isinstance(teacher, Encoder) and len(passages) >= AUTO_PASSAGES
+        return Plan(tuple(stages), memory, tuple(_advise(stages, may_use_lists=larger)))
     costs = estimate_lists(lists, len(passages), teacher.dimension)
     changed = [_through_lists(stage, costs) for stage in stages]
     return Plan(
@@ -257,8 +258,14 @@ def _memory(num_anchors: int, num_passages: int) -> int:
     return 250_000_000 + 100 * (num_anchors + num_passages)
 
 
-def _advise(stages: list[Stage], exact: list[Stage] | None = None) -> Iterator[str]:
-    """Yield what would make it faster, and whether exact search would, if its stages are given."""
+def _advise(stages: list[Stage], exact: list[Stage] | None = None, *, may_use_lists: bool = False) -> Iterator[str]:
+    """Yield what would make it faster.
+
+    Args:
+        stages: of the plan.
+        exact: those of exact search, where the plan is another.
+        may_use_lists: whether the plan is exact, and the corpus large enough for inverted lists.
+    """
     if exact is not None:
         given, without = (sum(stage.seconds for stage in some) for some in (stages, exact))
         if without < given:
@@ -272,7 +279,8 @@ def _advise(stages: list[Stage], exact: list[Stage] | None = None) -> Iterator[s
     if slowest.name == "encode":
         yield "Most of it is encoding: a GPU (--device), shorter texts (--max-seq-length) or a smaller teacher helps."
     elif slowest.name == "search":
-        yield "Most of it is the search, which grows with anchors x passages: a smaller corpus or a GPU helps."
+        lists = ", --index auto, which reads only a part of it," if may_use_lists else ""
+        yield f"Most of it is the search, which grows with anchors x passages: a smaller corpus{lists} or a GPU helps."
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from datasets import Dataset
 from hn_datasets import BM25Teacher, HardNegativeMiner
 from hn_datasets.cli import main
 from hn_datasets.errors import ArgumentError, ColumnError
-from hn_datasets.planning import SAMPLE_TEXTS, plan_mining
+from hn_datasets.planning import SAMPLE_TEXTS, Stage, _advise, plan_mining
 from hn_datasets.store import EmbeddingStore
 from tests.mined import PAIRS
 from tests.teachers import HashTeacher
@@ -124,3 +124,10 @@ def test_the_command_prints_a_plan_and_mines_nothing(tmp_path):
     assert not Path(tmp_path / "out").exists()
     done = CliRunner().invoke(main, [*call, "--json"], catch_exceptions=False)
     assert [stage["name"] for stage in json.loads(done.stdout)["stages"]] == ["collect", "index", "search"]
+
+
+@pytest.mark.parametrize(("may_use_lists", "named"), [(True, True), (False, False)])
+def test_a_long_search_of_a_large_corpus_names_the_index(may_use_lists, named):
+    stages = [Stage("encode", "", 60, 0), Stage("search", "", 3600, 0)]
+    (advice,) = _advise(stages, may_use_lists=may_use_lists)
+    assert advice.startswith("Most of it is the search") and ("--index auto" in advice) == named
