@@ -25,8 +25,16 @@ from hn_datasets.texts import AnyCorpus, Ragged
 BLOCK_ROWS = 2048
 """Anchors searched at once: tiles of 2,048 x 4,096 scores were the fastest on two cores."""
 
+INDEX_BLOCK_ROWS = 8192
+"""The same with an index: the more anchors read a list at once, the better; a quarter of it took 1.3 times as long."""
+
 BLOCK_EXCLUDED = 1 << 22
 """Passages that guards may list for the rows of a block, all together: 32 MiB of ids."""
+
+
+def block_rows_of(index: str | None) -> int:
+    """Return how many anchors are searched at once with an index of a recipe."""
+    return BLOCK_ROWS if index in (None, "exact") else INDEX_BLOCK_ROWS
 
 
 class RowMiner(ABC):
@@ -116,7 +124,7 @@ class RowMiner(ABC):
     @cached_property
     def _block_rows(self) -> int:
         most = sum(guard.most_excluded(self.sources) for guard in self._guards)
-        return min(BLOCK_ROWS, max(1, BLOCK_EXCLUDED // max(1, most)))
+        return min(block_rows_of(self.recipe.index), max(1, BLOCK_EXCLUDED // max(1, most)))
 
     def _mine(self, rows: Rows) -> Mined:
         """Mine one block of rows."""

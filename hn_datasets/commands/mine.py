@@ -203,7 +203,7 @@ def _mine(
     from hn_datasets.estimation.calibration import estimate_false_negatives
     from hn_datasets.miner import HardNegativeMiner
     from hn_datasets.record import MiningRecord
-    from hn_datasets.row_mining import BLOCK_ROWS
+    from hn_datasets.row_mining import block_rows_of
     from hn_datasets.sources import describe_source, find_commit, load_source
 
     choices = _choices(recipe, options)
@@ -225,7 +225,9 @@ def _mine(
         miner.timings["estimate"] = time.perf_counter() - start
     start = time.perf_counter()
     with _workers_left_to_parent(), _explain_full_cache():
-        mined = dataset.map(miner, batched=True, batch_size=2 * BLOCK_ROWS, num_proc=num_proc, desc="Mining")
+        mined = dataset.map(
+            miner, batched=True, batch_size=2 * block_rows_of(miner.recipe.index), num_proc=num_proc, desc="Mining"
+        )
     timings = {"search": time.perf_counter() - start}
     where = describe_source(source, **loading)
     return mined, MiningRecord.of(mined, miner, source=where, timings=timings, estimate=estimate)

@@ -30,7 +30,7 @@ from hn_datasets.ray_engine.reading import open_stream
 from hn_datasets.ray_engine.stages import Given, Run
 from hn_datasets.recipe import ALGORITHM_VERSION, Recipe
 from hn_datasets.record import MiningRecord
-from hn_datasets.row_mining import BLOCK_ROWS
+from hn_datasets.row_mining import block_rows_of
 from hn_datasets.shards import split_file_names
 from hn_datasets.sources import describe_source
 from hn_datasets.store import GIVEN, RUNS, EmbeddingStore
@@ -117,7 +117,7 @@ def mine_on_ray(
         nodes = cluster.check_nodes(ray, folder)
         count = workers or cluster.default_workers(nodes, gpus_per_worker)
         widest = max([0, *(encoder.dimension for _, encoder in list_members(ready) if isinstance(encoder, Encoder))])
-        cluster.check_resources(nodes, count, gpus_per_worker, 4 * BLOCK_ROWS * widest)
+        cluster.check_resources(nodes, count, gpus_per_worker, 4 * block_rows_of(recipe.index) * widest)
         loading = {"config_name": config_name, "split": split, "revision": revision}
         given = _look_at(source, corpus, corpus_column_name, recipe, chosen, folder, loading)
         key = digest_of(recipe.to_json(), *given_keys(given), str((slices or count, shard_rows, on_error)))

@@ -11,8 +11,8 @@ positive is the sentence of the positive passages that the teacher scores highes
 - ``words``: for each text the mean of MiniLM's vectors of its single tokens, rare ones weighted up, centred: seconds,
   but what is alike is alike for its words alone, so ceilings lie far deeper than with a model of sentences.
 
-Both searches mine 4 negatives under TopK-PercPos 95 % through ``HardNegativeMiner``, from ready vectors, blocks of
-2,048 anchors, in one process one after the other; seconds are medians, the building of the lists is given apart. Recall
+Both searches mine 4 negatives under TopK-PercPos 95 % through ``HardNegativeMiner``, from ready vectors, batches of
+8,192 rows, in one process one after the other; seconds are medians, the building of the lists is given apart. Recall
 is the share of the exact search's negatives that the approximate one has too.
 """
 
@@ -28,7 +28,7 @@ import numpy as np
 from measuring import in_own_process, measure, print_table, store_results
 from sentences import Pair, collect_sentences, read_pairs, read_passages
 
-PERC, NUM_NEGATIVES, BLOCK_ROWS = 0.95, 4, 2048
+PERC, NUM_NEGATIVES, BATCH_ROWS = 0.95, 4, 8192
 RARE = 1e-3
 TOKENS_AT_ONCE = 1024
 
@@ -135,8 +135,8 @@ def search(folders: list[Path], size: int, num_anchors: int, name: str, index: s
     teacher, positives = embed(texts, pairs, name, store)
     rows = {"anchor": [pair.query for pair in pairs], "positive": positives}
     dataset = Dataset.from_dict(rows)
-    blocks = [{key: column[start : start + BLOCK_ROWS] for key, column in rows.items()}
-              for start in range(0, len(pairs), BLOCK_ROWS)]  # fmt: skip
+    blocks = [{key: column[start : start + BATCH_ROWS] for key, column in rows.items()}
+              for start in range(0, len(pairs), BATCH_ROWS)]  # fmt: skip
 
     def build(chosen: str) -> HardNegativeMiner:
         return HardNegativeMiner.from_dataset(
