@@ -42,15 +42,15 @@ WAITING = 64
 AUTO_PASSAGES = 1_000_000
 """Passages from which on ``"auto"`` is approximate.
 
-Through lists, vectors of words were searched 0.88 times as fast as exactly among 162,000 passages and 0.95 times among
-719,000 (``tests/benchmarks/bench_approximate.py``); a crossing has not been found, so this is where exact search begins
-to take minutes.
+Through lists, 400,000 sentences were searched 1.7 times as fast as exactly, 99.2 % of the negatives found
+(``tests/benchmarks/bench_approximate.py``), but vectors of words, with ceilings far deeper, no faster among 719,000: so
+this is where exact search begins to take minutes, and not the first size at which lists can win.
 """
 
 AUTO_LIST = 1000
 """Passages per list of ``"auto"``; a fifth as many searched 100,000 passages no faster, and were slower to make."""
 
-LISTS_FACTOR = 1.0
+LISTS_FACTOR = 0.6
 """Seconds of the search through lists for a second of exact search; see ``AUTO_PASSAGES``."""
 
 FURTHER = 32
