@@ -37,8 +37,8 @@ BLOCK_ROWS = 16_384
 TARGET_RECALL = 0.98
 """Share of the nearest passages of a sample that the lists of the first stage hold.
 
-Of the negatives under TopK-PercPos, which are mostly nearer than the last of these, more are found: 99.3 % among 162,851
-sentences in 512 lists (``tests/benchmarks/bench_approximate.py``).
+Of the negatives under TopK-PercPos, which are mostly nearer than the last of these, more are found: 99.3 % among
+162,851 sentences in 512 lists (``tests/benchmarks/bench_approximate.py``).
 """
 
 REACHED_RECALL = 0.95
