@@ -32,7 +32,7 @@ from hn_datasets.release.folders import check_folder, staging_folder
 from hn_datasets.release.history import Comparing, decide, find_place
 from hn_datasets.release.mined_shards import MinedShards
 from hn_datasets.release.ownership import check_room
-from hn_datasets.release.repository import Repository, check_repo_id, open_repository, read_head
+from hn_datasets.release.repository import Head, Repository, check_repo_id, open_repository, read_head
 from hn_datasets.release.retrying import explain_refusals
 from hn_datasets.release.shard_staging import check_shard, stage_shards
 from hn_datasets.release.staging import Staged, check_layouts, pattern_of, stage_files
@@ -223,10 +223,7 @@ def _publish_to_hub(
     *,
     dry_run: bool,
 ) -> Release:
-    head = read_head(repository)
-    verdict = decide(repository, head, upload.wanted, draft)
-    first_look = find_place(head, verdict.version, draft, lambda commit: None)
-    check_card_on_hub(repository, check_draft(draft, first_look, _split_names(mined)))
+    head = _look_first(draft, repository, upload, _split_names(mined))
     with staging_folder(repository.repo_id, keep=dry_run) as folder:
         staged = stage_files(mined, draft.record, folder, layouts=draft.layouts, shard_bytes=shard_bytes)
         version, commit = decide(repository, head, upload.wanted, draft, staged.data)
@@ -246,12 +243,18 @@ def _publish_to_hub(
     return Release(draft.repo_id, str(done.version), done.commit, done.pull_request, None, sizes)
 
 
-def _publish_shards(mined: MinedShards, draft: Draft, repository: Repository, upload: Upload) -> Release:
-    """Send the files of a mined folder one after another, and commit them together."""
+def _look_first(draft: Draft, repository: Repository, upload: Upload, splits: Sequence[str]) -> Head:
+    """Return what is at the end of the branch, where the version is free and the Hub takes the card."""
     head = read_head(repository)
     verdict = decide(repository, head, upload.wanted, draft)
-    first_look = find_place(head, verdict.version, draft, upload.compare_with)
-    check_card_on_hub(repository, check_draft(draft, first_look, mined.splits))
+    place = find_place(head, verdict.version, draft, _leave_open)
+    check_card_on_hub(repository, check_draft(draft, place, splits))
+    return head
+
+
+def _publish_shards(mined: MinedShards, draft: Draft, repository: Repository, upload: Upload) -> Release:
+    """Send the files of a mined folder one after another, and commit them together."""
+    head = _look_first(draft, repository, upload, mined.splits)
     check_room(repository, head, [pattern_of(layout, split) for layout in draft.layouts for split in mined.splits])
     mined.check()
     additions: list[CommitOperationAdd] = []

@@ -38,6 +38,7 @@ class _Layout:
     paths: list[str] = field(default_factory=list)
 
     def add(self, split: str, rows: Dataset, path: str) -> None:
+        """Count the rows of one more file, whose columns have to be those of the others."""
         if self.features is None:
             self.features = rows.features
         if rows.features != self.features:  # load_dataset would fail, or make columns up
