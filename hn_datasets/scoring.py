@@ -30,9 +30,8 @@ BLOCK_ROWS = 16_384
 TILE_SCORES = {"cpu": 1 << 20, "accelerator": 1 << 25}
 """Scores of a tile: 4 MiB, which a core writes and scans fastest, and 128 MiB."""
 
-CROWD, PASSAGES_PER_CANDIDATE = 256, 32
-"""Where so many passages and this share of the corpus lie within the slack of integers, as below a ceiling in the
-middle of all scores, float32 products of the row take no longer than the candidates."""
+CROWD = 256
+"""Candidates of a row that are no crowd yet; most rows have fewer in the whole corpus."""
 
 SMALLEST_TILE, LARGEST_TILE = 1024, 1 << 16
 """Passages of a tile."""
@@ -125,7 +124,7 @@ class DenseScores:
         self.num_passages = scorer.num_passages
         self.exact = Exact(anchors, scorer.passages)
         self.on_accelerator = scorer.device.type != "cpu"
-        self.crowd = NO_CROWD if corpus8 is None else CROWD + self.num_passages // PASSAGES_PER_CANDIDATE
+        self.crowd = NO_CROWD if corpus8 is None else CROWD
         if corpus8 is not None:
             rounded = round_to_int8(rotate(anchors))
             self._block = torch.from_numpy(rounded.integers)

@@ -33,6 +33,10 @@ WAITING_FOR_NEARNESS = 8
 BEST_FIRST = 64
 """The same on an accelerator: so many of a tile's best per anchor are settled before the bound is used."""
 
+PASSAGES_PER_CANDIDATE = 16
+"""An exact score takes as long as so many float32 products: where more of the passages lie within the slack, as below a
+ceiling in the middle of all scores, the whole row takes less time as such products."""
+
 CROWDED = -1
 """Count of a row whose candidates are too many; narrower scores will tell them apart."""
 
@@ -309,7 +313,7 @@ def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: An
                     low = lowest_value(scores[row, last], sure[row, last], unit, off)
                 if counts[row] == wait:
                     _settle(exact, pick, row, waiting[row], values[row], unit, off, lanes)
-                    counts[row] = 0 if pick.settled[row] <= crowd else CROWDED
+                    counts[row] = 0 if pick.settled[row] <= crowd + passage // PASSAGES_PER_CANDIDATE else CROWDED
                     low = lowest_value(scores[row, last], sure[row, last], unit, off)
                     if counts[row] == CROWDED:
                         low = np.float32(np.inf)

@@ -24,7 +24,7 @@ Role = Literal["anchor", "passage", "pair"]
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
-NO_CROWD = sys.maxsize
+NO_CROWD = sys.maxsize // 2
 """``Scores.crowd`` where no scores have less slack."""
 
 Tile: TypeAlias = "Floats | npt.NDArray[np.int32] | torch.Tensor"
@@ -51,7 +51,9 @@ class Scores(Protocol):
         exact: what exact scores are made from.
         units: shape ``[num_anchors]``, float64, above 0: a value of a tile times the unit of its row is a score.
         slack: shape ``[num_anchors]``, float64, at least 0: how far that score may be from the exact one.
-        crowd: a row with more candidates than this within the slack is cheaper to search in ``narrower`` scores.
+        crowd: a row with more candidates than this within the slack, and more than ``search.PASSAGES_PER_CANDIDATE``
+        crowd: how many candidates within the slack a row may have, beyond its share of the passages, before it is
+            cheaper to search in ``narrower`` scores; see ``search.PASSAGES_PER_CANDIDATE``.
     """
 
     num_passages: int
