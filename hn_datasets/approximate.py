@@ -336,10 +336,10 @@ def _finish(exact: Exact, pick: _Pick, begin: int, end: int) -> None:
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _has_from(keys: Any, low: Any) -> bool:
     """Return whether any key is at least ``low``; a loop that compiles to vector code."""
-    count = np.int32(0)
+    found = False
     for place in range(len(keys)):
-        count += np.int32(np.float32(keys[place]) >= low)
-    return bool(count)
+        found |= np.float32(keys[place]) >= low
+    return found
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -93,6 +93,12 @@ class Search:
     blocked: npt.NDArray[np.bool_] | None = None
     nearness: Nearness | None = None
 
+    @property
+    def is_for_the_best(self) -> bool:
+        """Whether this asks for the one best passage, ceiling or not."""
+        plain = self.k == 1 and self.blocked is None and self.nearness is None
+        return plain and bool(np.isposinf(self.ceilings).all())
+
     def take(self, rows: Ids, k: int) -> Search:
         """Return the question to some anchors (shape ``[n]``), with another ``k``."""
         nearness = self.nearness.take(rows) if self.nearness is not None else None
@@ -127,19 +133,46 @@ def k_best_below(scores: Scores, searches: Sequence[Search]) -> list[Found]:
         One ``Found`` per search. A row is short only if fewer than k passages of the whole corpus qualify.
     """
     picks = [_Pick.of(search) for search in searches]
+    riders = {} if scores.on_accelerator else _riders(searches)
+    for rider, number in riders.items():
+        picks[number] = picks[number]._replace(top_ids=picks[rider].best_ids, top_scores=picks[rider].best_scores)
+    scanned = [number for number in range(len(searches)) if number not in riders]
     with float32_products():
         if scores.on_accelerator:
             _pick_on_accelerator(scores, picks)
         else:
-            over_rows(lambda begin, end: _pick_rows(scores, picks, begin, end), len(scores.units))
-    for search, pick in zip(searches, picks, strict=True):
-        rows = np.flatnonzero(pick.counts == CROWDED)
+            of_scan = [picks[number] for number in scanned]
+            over_rows(lambda begin, end: _pick_rows(scores, of_scan, begin, end), len(scores.units))
+    for number in scanned:
+        rows = np.flatnonzero(picks[number].counts == CROWDED)
         if len(rows):
-            (found,) = k_best_below(scores.narrower(rows), [search.take(rows, search.k)])
-            pick.best_ids[rows], pick.best_scores[rows] = found.ids, found.scores
-            if found.free is not None:
-                pick.free_ids[rows], pick.free_scores[rows] = found.free.ids, found.free.scores
+            together = [number, *(rider for rider, other in riders.items() if other == number)]
+            again = [searches[each].take(rows, searches[each].k) for each in together]
+            for each, found in zip(together, k_best_below(scores.narrower(rows), again), strict=True):
+                picks[each].put(rows, found)
     return [pick.found() for pick in picks]
+
+
+def _riders(searches: Sequence[Search]) -> dict[int, int]:
+    """Return which searches for the one best passage are answered on the way of which others.
+
+    A scan that looks for two things takes little longer than for one. The other search has to have the same exclusions.
+    """
+    tops = [number for number, search in enumerate(searches) if search.is_for_the_best]
+    riders: dict[int, int] = {}
+    for number, search in enumerate(searches):
+        if number in tops or search.blocked is not None:
+            continue
+        rider = next((top for top in tops if top not in riders and _exclude_alike(searches[top], search)), None)
+        if rider is not None:
+            riders[rider] = number
+    return riders
+
+
+def _exclude_alike(some: Search, other: Search) -> bool:
+    """Return whether two searches have the same exclusions."""
+    offsets, values = (some.excluded.offsets, other.excluded.offsets), (some.excluded.values, other.excluded.values)
+    return np.array_equal(*offsets) and np.array_equal(*values)
 
 
 class _Pick(NamedTuple):
@@ -155,6 +188,8 @@ class _Pick(NamedTuple):
         best_scores: shape ``[n, k]``, float32.
         free_ids: shape ``[n, k]``, int64: the answer without the second ceiling; empty where there is none.
         free_scores: shape ``[n, k]``, float32.
+        top_ids: shape ``[n, 1]``, int64: the best passage, ceiling or not; empty where nobody asks.
+        top_scores: shape ``[n, 1]``, float32.
     """
 
     ceilings: npt.NDArray[np.float64]
@@ -174,6 +209,14 @@ class _Pick(NamedTuple):
     best_scores: Floats
     free_ids: Ids
     free_scores: Floats
+    top_ids: Ids
+    top_scores: Floats
+
+    def put(self, rows: Ids, found: Found) -> None:
+        """Let some rows (shape ``[n]``) have another answer."""
+        self.best_ids[rows], self.best_scores[rows] = found.ids, found.scores
+        if found.free is not None:
+            self.free_ids[rows], self.free_scores[rows] = found.free.ids, found.free.scores
 
     def found(self) -> Found:
         """Return the answer."""
@@ -206,6 +249,8 @@ class _Pick(NamedTuple):
             np.full((n, search.k), -np.inf, np.float32),
             np.full((n if search.nearness is not None else 0, search.k), -1, np.int64),
             np.full((n if search.nearness is not None else 0, search.k), -np.inf, np.float32),
+            np.empty((0, 1), np.int64),
+            np.empty((0, 1), np.float32),
         )
 
 
@@ -289,6 +334,7 @@ def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: An
     ceilings, out_offsets, out_ids, blocked = pick.ceilings, pick.out_offsets, pick.out_ids, pick.blocked
     waiting, values, counts, sure, scores = pick.waiting, pick.values, pick.counts, pick.sure, pick.best_scores
     last, wait, width, any_near = scores.shape[1] - 1, waiting.shape[1], tile.shape[1], len(pick.near_ceilings) > 0
+    top_scores, any_top = pick.top_scores, len(pick.top_scores) > 0
     lanes = np.empty(LANES)
     for line in range(tile.shape[0]):
         row = begin + line
@@ -297,17 +343,20 @@ def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: An
         unit, off = units[row], slack[row]
         high, safe = np.float32((ceilings[row] + off) / unit), (ceilings[row] - off) / unit
         low = lowest_value(scores[row, last], sure[row, last], unit, off)
+        top = np.float32((top_scores[row, 0] - off) / unit) if any_top else np.float32(np.inf)
         for chunk in range(0, width, _CHUNK):
-            if not _has_between(tile[line, chunk : chunk + _CHUNK], low, high):
+            if not _has_candidate(tile[line, chunk : chunk + _CHUNK], low, high, top):
                 continue
             for column in range(chunk, min(chunk + _CHUNK, width)):
                 value, passage = np.float32(tile[line, column]), start + column
-                if not low <= value <= high or (len(blocked) and blocked[passage]):
+                if not (low <= value <= high or value >= top) or (len(blocked) and blocked[passage]):
                     continue
                 if is_among(out_ids, out_offsets[row], out_offsets[row + 1], passage):
                     continue
                 waiting[row, counts[row]], values[row, counts[row]] = passage, value
                 counts[row] += 1
+                if any_top:
+                    top = max(top, value - np.float32(2 * off / unit))
                 if not any_near and value < safe and value > sure[row, last]:
                     insert_value(sure, row, value)
                     low = lowest_value(scores[row, last], sure[row, last], unit, off)
@@ -316,7 +365,9 @@ def _scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: An
                     counts[row] = 0 if pick.settled[row] <= crowd + passage // PASSAGES_PER_CANDIDATE else CROWDED
                     low = lowest_value(scores[row, last], sure[row, last], unit, off)
                     if counts[row] == CROWDED:
-                        low = np.float32(np.inf)
+                        low = top = np.float32(np.inf)
+                    elif any_top:
+                        top = max(top, np.float32((top_scores[row, 0] - off) / unit))
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -352,7 +403,8 @@ def _settle(
     anchors, passages, near_vectors, near_rows = exact.anchors, exact.passages, pick.near_vectors, pick.near_rows
     scores, ids, ceiling, last = pick.best_scores, pick.best_ids, pick.ceilings[row], pick.best_scores.shape[1] - 1
     any_near, sure = len(pick.near_ceilings) > 0, pick.sure[row, last]
-    free_scores, free_ids = pick.free_scores, pick.free_ids
+    free_scores, free_ids, top_scores, top_ids = pick.free_scores, pick.free_ids, pick.top_scores, pick.top_ids
+    any_top = len(top_scores) > 0
     near_ceiling = pick.near_ceilings[row] if any_near else np.inf
     near_begin, near_end = (pick.near_offsets[row], pick.near_offsets[row + 1]) if any_near else (0, 0)
     for _ in range(len(values)):
@@ -365,12 +417,15 @@ def _settle(
         near = False
         if len(passages):
             rough, error = rough_dot(anchors, row, passages, passage)
-            if rough - error >= ceiling or rough + error < scores[row, last]:
+            top = any_top and rough + error >= top_scores[row, 0]
+            if not top and (rough - error >= ceiling or rough + error < scores[row, last]):
                 continue
             near = _is_near(passages, passage, near_vectors, near_rows, near_begin, near_end, near_ceiling, lanes)
-            if near and rough + error < free_scores[row, last]:
+            if near and not top and rough + error < free_scores[row, last]:
                 continue
             score = dot(anchors, row, passages, passage, lanes)
+        if any_top:
+            insert_passage(top_scores, top_ids, row, score, passage)
         if score < ceiling and any_near:
             insert_passage(free_scores, free_ids, row, score, passage)
         if score < ceiling and not near:
@@ -384,13 +439,13 @@ def lowest_value(last_score: Any, last_sure: Any, unit: float, off: float) -> An
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _has_between(keys: Any, low: Any, high: Any) -> bool:
-    """Return whether any key lies from ``low`` to ``high``; a loop that compiles to vector code."""
-    count = np.int32(0)
+def _has_candidate(keys: Any, low: Any, high: Any, top: Any) -> bool:
+    """Return whether any key lies from ``low`` to ``high``, or from ``top`` on; a loop that compiles to vector code."""
+    found = False
     for place in range(len(keys)):
         value = np.float32(keys[place])
-        count += np.int32((value >= low) & (value <= high))
-    return bool(count)
+        found |= ((value >= low) & (value <= high)) | (value >= top)
+    return found
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

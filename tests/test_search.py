@@ -193,6 +193,37 @@ def test_a_passage_near_a_positive_is_passed_over(kind):
     assert (guarded.free.scores == plain.scores).all()
 
 
+@pytest.mark.parametrize("crowd", [NO_CROWD, 60])
+@pytest.mark.parametrize(("slack", "kind"), KINDS)
+def test_the_best_passage_is_told_beside_any_other_search(slack, kind, crowd):
+    rng = np.random.default_rng(10)
+    exact = rng.integers(-100, 100, (30, 1500)).astype(np.float32) / 32  # with ties
+    exact[3], exact[4] = exact[3] / 1e3, np.sort(exact[4])
+    ceilings = rng.uniform(-2, 4, 30)
+    excluded, others = lists(rng, 30, 1500, 40), lists(rng, 30, 1500, 40)
+    blocked = rng.random(1500) < 0.5
+    near = Nearness(np.full(30, 0.5), lists(rng, 30, 30, 2), rng.standard_normal((30, 30)).astype(np.float32))
+    best = Search(np.full(30, np.inf), 1, excluded)
+    expected = brute_force(exact, best.ceilings, 1, excluded)
+    beside = [
+        [Search(ceilings, 4, excluded)],
+        [Search(ceilings, 4, excluded, nearness=near)],
+        [Search(ceilings, 4, excluded, blocked)],
+        [Search(ceilings, 4, others)],
+        [best, Search(ceilings, 4, excluded), Search(ceilings, 1, excluded)],
+        [],
+    ]
+    for searches in beside:
+        table = Table(exact, slack, kind=kind, width=200, crowd=crowd if slack else NO_CROWD)
+        *found, top = k_best_below(table, [*searches, best])
+        assert (top.ids == expected).all()
+        assert (top.scores[:, 0] == exact[np.arange(30), expected[:, 0]]).all()
+        for search, answer in zip(searches, found, strict=True):
+            (alone,) = k_best_below(Table(exact, slack, kind=kind, width=200), [search])
+            assert (answer.ids == alone.ids).all()
+            assert (answer.scores == alone.scores).all()
+
+
 @pytest.mark.parametrize("kind", ["floats", "integers", "tensors"])
 def test_a_blocked_passage_is_picked_for_no_anchor(kind):
     rng = np.random.default_rng(9)

@@ -51,7 +51,6 @@ class Scores(Protocol):
         exact: what exact scores are made from.
         units: shape ``[num_anchors]``, float64, above 0: a value of a tile times the unit of its row is a score.
         slack: shape ``[num_anchors]``, float64, at least 0: how far that score may be from the exact one.
-        crowd: a row with more candidates than this within the slack, and more than ``search.PASSAGES_PER_CANDIDATE``
         crowd: how many candidates within the slack a row may have, beyond its share of the passages, before it is
             cheaper to search in ``narrower`` scores; see ``search.PASSAGES_PER_CANDIDATE``.
     """
