@@ -1,8 +1,9 @@
 """The Ray engine on this machine: overhead against one process, memory of the driver, work as a function of slices.
 
 Run: python tests/benchmarks/bench_ray.py [--passages 35687] [--anchors 11144] [--dimension 384] [--only overhead]
---large adds 1,000,000 passages x 100,000 anchors. Vectors are seeded by the texts, so nothing is downloaded; both
-engines find them in the store. What a second machine brings cannot be measured here: ``cluster_model`` has an answer.
+--large adds 1,000,000 passages x 100,000 anchors. Vectors are drawn from the texts, so nothing is downloaded; both
+engines find them in the store. Passages gather around 2,000 topics, and an anchor is its passage with noise, so that
+ceilings lie where those of real pairs lie. What a second machine brings cannot be measured here: ``cluster_model`` has an answer.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
 
+import numpy as np
 import ray
 from datasets import Dataset, load_dataset
 from ray.cluster_utils import Cluster
@@ -33,10 +35,29 @@ from hn_datasets.recipe import Recipe
 from tests.benchmarks.measuring import Measurement, in_own_process, print_table, store_results, watch_memory
 from tests.teachers import HashTeacher
 
+
+NUM_TOPICS = 2_000
 DRIVER_PASSAGES = (10_000, 100_000, 1_000_000)
 DRIVER_ANCHORS = 2_000
 SLICES = (1, 2, 4, 8)
 OBJECT_STORE_BYTES = 512 << 20
+
+
+class TopicTeacher(HashTeacher):
+    """Unit vectors of the texts that ``make`` makes: "passage 7", near a topic, and "question 7", near its passage."""
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__(dimension, name="topics")
+
+    def encode(self, texts: list[str], role: str) -> np.ndarray:
+        """Return vectors, shape ``[len(texts), dimension]``, float32."""
+        numbers = [int(text.split()[1]) for text in texts]
+        passages = super().encode([f"topic {number % NUM_TOPICS}" for number in numbers], role)
+        passages += super().encode([f"passage {number}" for number in numbers], role)
+        asking = np.array([text.startswith("question") for text in texts])
+        noise = super().encode(texts, role) * np.array([0.5 + number % 100 / 40 for number in numbers])[:, None]
+        vectors = passages + np.where(asking[:, None], noise, 0)
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def make(num_passages: int, num_anchors: int, folder: Path) -> tuple[Dataset, str]:
@@ -52,7 +73,7 @@ def make(num_passages: int, num_anchors: int, folder: Path) -> tuple[Dataset, st
 def mine_here(pairs: Dataset, corpus: str, store: Path, dimension: int) -> tuple[dict[str, float], Dataset]:
     """Return the seconds of the stages on one machine, and the rows."""
     start = time.perf_counter()
-    miner = HardNegativeMiner.from_dataset(pairs, teacher=HashTeacher(dimension), corpus=corpus, store=store)
+    miner = HardNegativeMiner.from_dataset(pairs, teacher=TopicTeacher(dimension), corpus=corpus, store=store)
     built = time.perf_counter() - start
     start = time.perf_counter()
     mined = pairs.map(miner, batched=True, batch_size=None, load_from_cache_file=False)
@@ -63,7 +84,7 @@ def mine_there(
     pairs: Dataset, corpus: str, store: Path, dimension: int, output: Path, address: str, workers: int, slices: int
 ) -> dict[str, float]:
     """Return the seconds of the stages of the Ray engine."""
-    teacher = HashTeacher(dimension)
+    teacher = TopicTeacher(dimension)
     record = mine_on_ray(
         pairs, Recipe(teacher.spec()), output, teacher=teacher, corpus=corpus, store=store, address=address,
         workers=workers, slices=slices, overwrite=True,
