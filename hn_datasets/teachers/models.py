@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 
 from hn_datasets.errors import ArgumentError, TeacherError
+from hn_datasets.teachers.attention import quicken_attention
 from hn_datasets.teachers.graphs import describe_graph, graph_options
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def with_precision(model: SentenceTransformer, precision: str, *, keep: bool) ->
         module.to(torch.float32 if number else getattr(torch, wanted))
     if wanted != "float32":
         model[0].register_forward_hook(_to_float32)
+    if wanted == "bfloat16" and model.device.type == "cpu":
+        quicken_attention(model)
     return model, wanted
 
 

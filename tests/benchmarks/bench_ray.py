@@ -3,7 +3,8 @@
 Run: python tests/benchmarks/bench_ray.py [--passages 35687] [--anchors 11144] [--dimension 384] [--only overhead]
 --large adds 1,000,000 passages x 100,000 anchors. Vectors are drawn from the texts, so nothing is downloaded; both
 engines find them in the store. Passages gather around 2,000 topics, and an anchor is its passage with noise, so that
-ceilings lie where those of real pairs lie. What a second machine brings cannot be measured here: ``cluster_model`` has an answer.
+ceilings lie where those of real pairs lie. What a second machine brings cannot be measured here: ``cluster_model``
+has an answer.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from hn_datasets.ray_engine.engine import mine_on_ray
 from hn_datasets.recipe import Recipe
 from tests.benchmarks.measuring import Measurement, in_own_process, print_table, store_results, watch_memory
 from tests.teachers import HashTeacher
-
 
 NUM_TOPICS = 2_000
 DRIVER_PASSAGES = (10_000, 100_000, 1_000_000)

@@ -1,0 +1,95 @@
+"""Attention in bfloat16: what torch computes, to the precision, with padding and where numbers grow too large."""
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from hn_datasets.teachers import attention
+from hn_datasets.teachers.attention import NAME, attend
+from hn_datasets.teachers.dense import DenseTeacher
+from tests.tiny_transformer import make_tiny_model
+
+SHAPE = (3, 4, 50, 32)
+
+
+@pytest.fixture
+def parts():
+    """Query, key and value of 3 texts of 50, 20 and 1 tokens, and their mask."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(SHAPE, dtype=torch.bfloat16) for _ in range(3))
+    real = torch.arange(50) < torch.tensor([[50], [20], [1]])
+    return query, key, value, real[:, None, None, :].expand(3, 1, 50, 50)
+
+
+def softmax(query, key, value, mask, scale):
+    scores = query.double() @ key.double().transpose(2, 3) * scale
+    weights = torch.softmax(scores if mask is None else scores.masked_fill(~mask, -torch.inf), dim=3)
+    return (weights @ value.double()).transpose(1, 2)
+
+
+def kernel_of_torch(query, key, value, mask):
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("scaling", [None, 0.5])
+def test_the_values_are_weighted_by_a_softmax(parts, padded, scaling):
+    *vectors, mask = parts
+    mask = mask if padded else None
+    found, _ = attend(None, *vectors, mask, scaling=scaling)
+    expected = softmax(*vectors, mask, scaling or 32**-0.5)
+    assert found.shape == (3, 50, 4, 32)
+    assert (found - expected).norm() / expected.norm() < 0.01
+
+
+def test_padding_has_no_influence(parts):
+    query, key, value, mask = parts
+    before, _ = attend(None, query, key, value, mask)
+    key[1, :, 20:], value[1, :, 20:] = 3, -7
+    after, _ = attend(None, query, key, value, mask)
+    assert (before == after).all()
+
+
+@pytest.mark.parametrize("factor", [300, -300])
+def test_scores_beyond_the_range_are_left_to_torch(parts, factor):
+    query, key, value, mask = parts
+    query, key = query.abs() * factor, key.abs()
+    found, _ = attend(None, query, key, value, mask)
+    assert (found == kernel_of_torch(query, key, value, mask)).all()
+    assert found.isfinite().all()
+
+
+def test_more_scores_than_memory_should_hold_are_left_to_torch(parts, monkeypatch):
+    monkeypatch.setattr(attention, "MOST_SCORES", 3 * 4 * 50 * 50 - 1)
+    found, _ = attend(None, *parts)
+    assert (found == kernel_of_torch(*parts)).all()
+
+
+@pytest.mark.parametrize(
+    ("fast", "amx", "expected"), [(True, False, NAME), (True, True, "sdpa"), (False, False, "sdpa")]
+)
+def test_only_bfloat16_where_it_is_faster(minilm_path, tmp_path, monkeypatch, fast, amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+
+    def used_by(teacher):
+        return teacher._model.transformers_model.config._attn_implementation
+
+    model = make_tiny_model(minilm_path, tmp_path / "encoder")
+    teacher = DenseTeacher(model, precision="bfloat16")
+    assert used_by(teacher) == expected
+    assert used_by(DenseTeacher(model, precision="float32")) == "sdpa"
+    assert model.transformers_model.config._attn_implementation == "sdpa"  # the owner's model is left alone
+    decoder = make_tiny_model(minilm_path, tmp_path / "decoder", decoder=True)
+    assert used_by(DenseTeacher(decoder, precision="bfloat16")) == "sdpa"
+    texts = ["one text", "another text " * 30, "x"]
+    exact = DenseTeacher(model, precision="float32").encode(texts, "passage")
+    assert (teacher.encode(texts, "passage") * exact).sum(axis=1).min() > 0.999
+
+
+def test_a_model_that_was_loaded_to_attend_otherwise_goes_on_so(minilm_path):
+    model = SentenceTransformer(str(minilm_path), device="cpu", model_kwargs={"attn_implementation": "eager"})
+    teacher = DenseTeacher(model, precision="bfloat16")
+    assert teacher._model.transformers_model.config._attn_implementation == "eager"
+    assert np.isfinite(teacher.encode(["a text"], "passage")).all()
