@@ -1,9 +1,10 @@
-"""Attention in bfloat16 on a CPU that multiplies bfloat16 by AVX-512, without AMX.
+"""Attention in bfloat16 on a CPU that multiplies bfloat16.
 
-There the kernel of torch computes in float32, which takes 2.4 to 2.6 times as long as these steps do on all texts of a
-pass: products, powers of two without the search for the largest that a softmax begins with, products that sum values
-and weights at once, and the quotient of the two sums. Padding is taken out where it is small, in the values. Where
-powers leave the range of float32, or there are more of them than memory should hold, the kernel of torch does the work.
+The kernel of torch multiplies in float32 there, unless it has AMX, and takes 2.4 to 2.6 times as long as these steps on
+all texts of a pass: products, powers of two without the search for the largest that a softmax begins with, products
+that sum values and weights at once, and the quotient of the two sums. Padding is taken out where it is small, in the
+values. Where powers leave the range of float32, or there are more of them than memory should hold, the kernel of torch
+does the work.
 """
 
 from __future__ import annotations
@@ -31,12 +32,7 @@ SMALLEST_SUM = 2.0**-100
 
 
 def quicken_attention(model: SentenceTransformer) -> None:
-    """Let a model in bfloat16 on a CPU attend in this way, if it is an encoder that is known to allow it.
-
-    With AMX the kernel of torch has fast products itself.
-    """
-    if torch.cpu._is_amx_tile_supported() or not torch.cpu._is_avx512_bf16_supported():
-        return
+    """Let a model in bfloat16 on a CPU attend in this way, if it is an encoder that is known to allow it."""
     network = model.transformers_model
     if network is None or network.config.model_type not in MODEL_TYPES or getattr(network.config, "is_decoder", False):
         return

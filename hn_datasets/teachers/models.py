@@ -108,7 +108,7 @@ def with_precision(model: SentenceTransformer, precision: str, *, keep: bool) ->
         module.to(torch.float32 if number else getattr(torch, wanted))
     if wanted != "float32":
         model[0].register_forward_hook(_to_float32)
-    if wanted == "bfloat16" and model.device.type == "cpu":
+    if model.device.type == "cpu" and wanted == "bfloat16" == fast_precision(model.device):
         quicken_attention(model)
     return model, wanted
 
