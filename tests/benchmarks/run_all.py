@@ -111,7 +111,7 @@ def commands(data: Path | None, store: Path, texts: int) -> dict[str, list[str] 
         "bench_survey": [],
         "bench_approximate": [*sets, "--store", str(store / "approximate"), "--size", str(texts)] if sets else None,
         "bench_release": [],
-        "bench_ray": [],
+        "bench_ray": ["--large"],
     }
 
 
