@@ -90,7 +90,7 @@ class InvertedLists:
 def multiply(some: Int8s, others: Int8s) -> npt.NDArray[Any]:
     """Return the products of all pairs of rows (``[n, d]`` and ``[m, d]``), without an error, shape ``[n, m]``."""
     left, right = torch.from_numpy(some), torch.from_numpy(others)
-    if multiplies_int8():
+    if multiplies_int8(some.shape[1]):
         return torch._int_mm(left, right.T).numpy()
     kind = torch.float32 if some.shape[1] * LEVELS**2 < 2**24 else torch.float64
     return (left.to(kind) @ right.to(kind).T).numpy()

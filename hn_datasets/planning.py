@@ -166,7 +166,7 @@ def _plan_teacher(
 def _plan_index(num_passages: int, dimension: int) -> Stage:
     """Return what it takes to gather the vectors of the corpus and, where that is faster to search, to round them."""
     components = num_passages * dimension
-    if not multiplies_int8():
+    if not multiplies_int8(dimension):
         return Stage("index", "vectors of the corpus in one file", 4 * components / WRITTEN_BYTES, 4 * components)
     seconds = 5 * components / WRITTEN_BYTES + 3 * components * dimension / ROTATED_PRODUCTS
     return Stage(

@@ -99,13 +99,16 @@ def slack_of(anchors: Rounded, longest: float, most_lost: float) -> Doubles:
     return slack
 
 
-@lru_cache(maxsize=1)
-def multiplies_int8() -> bool:
-    """Return whether this processor has instructions for products of 8-bit integers, and torch adds them exactly."""
-    if not (torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()):
+@lru_cache(maxsize=64)
+def multiplies_int8(dimension: int) -> bool:
+    """Return whether this processor has instructions for products of 8-bit integers, and torch adds them exactly.
+
+    Not those of vectors of one component: torch 2.13 gets them wrong.
+    """
+    if dimension < 2 or not (torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()):
         return False
-    extreme = torch.full((16, 64), LEVELS, dtype=torch.int8)
-    return bool((torch._int_mm(extreme, -extreme.T) == -64 * LEVELS**2).all())
+    extreme = torch.full((64, dimension), LEVELS, dtype=torch.int8)
+    return bool((torch._int_mm(extreme, -extreme.T) == -dimension * LEVELS**2).all())
 
 
 @lru_cache(maxsize=4)

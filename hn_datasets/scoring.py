@@ -21,10 +21,10 @@ from hn_datasets.store import EmbeddingStore
 from hn_datasets.sums import column_sums, mean_vector
 from hn_datasets.teachers.base import NO_CROWD, Encoder, Exact, Floats, Ids, Ranker, Scorer, Teacher, Tile
 from hn_datasets.texts import Corpus, digest_of
-from hn_datasets.threads import is_forked
+from hn_datasets.threads import is_forked, leave_parents_threads
 
 ROUNDED_VERSION = 1
-"""Part of the name of every file of rounded vectors; raise it with any change of ``quantized``."""
+"""Part of the name of every file of rounded vectors; raise it with any change of what is in them."""
 
 BLOCK_ROWS = 16_384
 TILE_SCORES = {"cpu": 1 << 20, "accelerator": 1 << 25}
@@ -76,13 +76,15 @@ class DenseScorer:
         device: str | torch.device | None = None,
         integers: bool | None = None,
     ) -> None:
+        leave_parents_threads()
         self.encoder = encoder
         self.store = store
         self.num_passages = len(corpus)
         self.passages = store.matrix(encoder, corpus)
         cuda = torch.cuda.is_available() and not is_forked()
         self.device = torch.device(device if device is not None else "cuda" if cuda else "cpu")
-        wanted = self.device.type == "cpu" and multiplies_int8() if integers is None else integers
+        dimension = self.passages.shape[1]
+        wanted = self.device.type == "cpu" and multiplies_int8(dimension) if integers is None else integers
         path = Path(str(getattr(self.passages, "filename")))  # noqa: B009 - an ndarray, for the type checker
         self.corpus8 = open_rounded(self.passages, path) if wanted else None
         # Private pages, because torch wants memory that it may write to; it never does.
@@ -92,8 +94,7 @@ class DenseScorer:
 
     def scores(self, anchors: Sequence[str]) -> DenseScores:
         """Return the scores of these anchors against the corpus."""
-        if is_forked() and torch.get_num_threads() > 1:
-            torch.set_num_threads(1)  # the threads of the parent did not come along, and waiting for them never ends
+        leave_parents_threads()
         return DenseScores(self, self.store.vectors(self.encoder, "anchor", list(anchors)))
 
     @cached_property

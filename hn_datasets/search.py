@@ -421,7 +421,7 @@ def _settle(
             if not top and (rough - error >= ceiling or rough + error < scores[row, last]):
                 continue
             near = _is_near(passages, passage, near_vectors, near_rows, near_begin, near_end, near_ceiling, lanes)
-            if near and not top and rough + error < free_scores[row, last]:
+            if near and rough + error < free_scores[row, last]:
                 continue
             score = dot(anchors, row, passages, passage, lanes)
         if any_top:

@@ -34,6 +34,12 @@ def num_threads() -> int:
     return 1 if is_forked() else min(cores, _limits[-1])
 
 
+def leave_parents_threads() -> None:
+    """Let torch compute with one thread in a forked worker: it would wait for those of the parent for ever."""
+    if is_forked() and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+
+
 def limit_threads(count: int) -> None:
     """Let this process use at most so many cores, because others on this machine use the rest."""
     _limits.append(count)

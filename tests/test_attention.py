@@ -1,16 +1,20 @@
 """Attention in bfloat16: what torch computes, to the precision, with padding and where numbers grow too large."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from hn_datasets.teachers import attention
+from hn_datasets.teachers import attention, models
 from hn_datasets.teachers.attention import NAME, attend
 from hn_datasets.teachers.dense import DenseTeacher
 from tests.tiny_transformer import make_tiny_model
 
 SHAPE = (3, 4, 50, 32)
+LAYER = SimpleNamespace(is_causal=False, training=False)
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def kernel_of_torch(query, key, value, mask):
 def test_the_values_are_weighted_by_a_softmax(parts, padded, scaling):
     *vectors, mask = parts
     mask = mask if padded else None
-    found, _ = attend(None, *vectors, mask, scaling=scaling)
+    found, _ = attend(LAYER, *vectors, mask, scaling=scaling)
     expected = softmax(*vectors, mask, scaling or 32**-0.5)
     assert found.shape == (3, 50, 4, 32)
     assert (found - expected).norm() / expected.norm() < 0.01
@@ -45,24 +49,46 @@ def test_the_values_are_weighted_by_a_softmax(parts, padded, scaling):
 
 def test_padding_has_no_influence(parts):
     query, key, value, mask = parts
-    before, _ = attend(None, query, key, value, mask)
+    before, _ = attend(LAYER, query, key, value, mask)
     key[1, :, 20:], value[1, :, 20:] = 3, -7
-    after, _ = attend(None, query, key, value, mask)
+    after, _ = attend(LAYER, query, key, value, mask)
     assert (before == after).all()
 
 
-@pytest.mark.parametrize("factor", [300, -300])
-def test_scores_beyond_the_range_are_left_to_torch(parts, factor):
+@pytest.mark.parametrize("height", [1000, -1000, 90, -79])  # powers of two of 1443, -1443, 130 and -114
+def test_a_text_with_scores_beyond_the_range_is_left_to_torch(parts, height):
     query, key, value, mask = parts
-    query, key = query.abs() * factor, key.abs()
-    found, _ = attend(None, query, key, value, mask)
-    assert (found == kernel_of_torch(query, key, value, mask)).all()
+    expected, _ = attend(LAYER, *parts)
+    query[1], key[1] = height / 32**0.5, 1 + key[1] / 512
+    found, _ = attend(LAYER, query, key, value, mask)
+    assert (found[1] == kernel_of_torch(query, key, value, mask)[1]).all()
+    assert (found[[0, 2]] == expected[[0, 2]]).all()
     assert found.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [
+        (SimpleNamespace(is_causal=True, training=False), {}),
+        (LAYER, {"position_bias": torch.randn(1, 4, 50, 50).bfloat16()}),
+    ],
+)
+def test_what_is_more_than_a_softmax_is_left_to_torch(parts, layer, options):
+    query, key, value, _ = parts
+    found, _ = attend(layer, query, key, value, None, **options)
+    expected, _ = sdpa_attention_forward(layer, query, key, value, None, **options)
+    assert (found == expected).all()
+    assert (found - attend(LAYER, query, key, value, None)[0]).abs().max() > 0.1
+
+
+def test_no_texts(parts):
+    query, key, value, mask = (part[:0] for part in parts)
+    assert attend(LAYER, query, key, value, mask)[0].shape == (0, 50, 4, 32)
 
 
 def test_more_scores_than_memory_should_hold_are_left_to_torch(parts, monkeypatch):
     monkeypatch.setattr(attention, "MOST_SCORES", 3 * 4 * 50 * 50 - 1)
-    found, _ = attend(None, *parts)
+    found, _ = attend(LAYER, *parts)
     assert (found == kernel_of_torch(*parts)).all()
 
 
@@ -84,6 +110,16 @@ def test_only_bfloat16_where_it_is_fast(minilm_path, tmp_path, monkeypatch, fast
     texts = ["one text", "another text " * 30, "x"]
     exact = DenseTeacher(model, precision="float32").encode(texts, "passage")
     assert (teacher.encode(texts, "passage") * exact).sum(axis=1).min() > 0.999
+
+
+def test_a_model_in_other_processes_attends_as_torch_does(minilm_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "fast_precision", lambda device: "bfloat16")
+    make_tiny_model(minilm_path, tmp_path / "parts").save(str(tmp_path / "model"))
+    teacher = DenseTeacher(tmp_path / "model", precision="bfloat16", device=["cpu", "cpu"])
+    texts = ["one text", "another text"]
+    alone = DenseTeacher(tmp_path / "model", precision="bfloat16", device="cpu").encode(texts, "passage")
+    assert (teacher.encode(texts, "passage") * alone).sum(axis=1).min() > 0.999
+    teacher.close()
 
 
 def test_a_model_that_was_loaded_to_attend_otherwise_goes_on_so(minilm_path):

@@ -1,6 +1,7 @@
 """Search against brute force, with scores that lie within the slack of one another, ties and exclusions."""
 
 import math
+import multiprocessing
 import threading
 
 import numpy as np
@@ -199,6 +200,8 @@ def test_the_best_passage_is_told_beside_any_other_search(slack, kind, crowd):
     rng = np.random.default_rng(10)
     exact = rng.integers(-100, 100, (30, 1500)).astype(np.float32) / 32  # with ties
     exact[3], exact[4] = exact[3] / 1e3, np.sort(exact[4])
+    exact[5] = np.minimum(exact[5], 3)
+    exact[5, [100, 150]] = 5, 5 + slack / 8
     ceilings = rng.uniform(-2, 4, 30)
     excluded, others = lists(rng, 30, 1500, 40), lists(rng, 30, 1500, 40)
     blocked = rng.random(1500) < 0.5
@@ -211,10 +214,12 @@ def test_the_best_passage_is_told_beside_any_other_search(slack, kind, crowd):
         [Search(ceilings, 4, excluded, blocked)],
         [Search(ceilings, 4, others)],
         [best, Search(ceilings, 4, excluded), Search(ceilings, 1, excluded)],
+        [Search(ceilings, 4, excluded), Search(ceilings, 1, excluded)],
         [],
     ]
     for searches in beside:
         table = Table(exact, slack, kind=kind, width=200, crowd=crowd if slack else NO_CROWD)
+        table.fast[5, [100, 150]] = exact[5, [100, 150]] + slack * np.array([0.99, -0.99])  # as far off as they may be
         *found, top = k_best_below(table, [*searches, best])
         assert (top.ids == expected).all()
         assert (top.scores[:, 0] == exact[np.arange(30), expected[:, 0]]).all()
@@ -307,3 +312,37 @@ def test_a_rough_product_is_within_its_bound():
     assert (np.array(off) <= bounds).all()
     assert max(off) > 0
     assert (np.array(bounds) < 1e-4 * np.abs(some * others).sum(axis=1)).all()
+
+
+def test_vectors_of_one_component(tmp_path):
+    passages = np.random.default_rng(0).uniform(0.5, 1.5, (3000, 1)).astype(np.float32)
+    texts, anchors = [f"passage {number}" for number in range(3000)], np.array([[1.0], [0.7]], np.float32)
+    teacher = PrecomputedTeacher((["one", "two"], anchors), (texts, passages), similarity="dot")
+    corpus, store = Corpus.build([pa.array(texts)], tmp_path), EmbeddingStore(tmp_path)
+    store.embed(teacher, "passage", corpus.column, corpus.digests)
+    scores, ceilings = DenseScorer(teacher, corpus, store, "cpu").scores(["one", "two"]), np.array([1.2, 0.9])
+    (found,) = k_best_below(scores, [Search(ceilings, 3, none(2))])
+    exact = anchors @ passages[[int(text.split()[1]) for text in corpus.column.to_pylist()]].T
+    assert (found.ids == brute_force(exact, ceilings, 3, none(2))).all()
+
+
+def _build_scorer(teacher, corpus, folder):
+    DenseScorer(teacher, corpus, EmbeddingStore(folder), "cpu").scores(["anchor 0"])
+
+
+def test_a_forked_worker_can_be_the_first_to_round_vectors(tmp_path):
+    vectors = np.random.default_rng(0).standard_normal((3000, 384)).astype(np.float32)  # more than torch takes alone
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    texts = [f"text {number}" for number in range(3000)]
+    teacher = PrecomputedTeacher((["anchor 0"], vectors[:1]), (texts, vectors))
+    corpus, store = Corpus.build([pa.array(texts)], tmp_path), EmbeddingStore(tmp_path)
+    store.embed(teacher, "passage", corpus.column, corpus.digests)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    _ = torch.ones(1500, 1500) @ torch.ones(1500, 1500)  # which starts threads that do not come along
+    worker = multiprocessing.get_context("fork").Process(target=_build_scorer, args=(teacher, corpus, tmp_path))
+    worker.start()
+    torch.set_num_threads(before)
+    worker.join(30)
+    worker.kill()
+    assert worker.exitcode == 0

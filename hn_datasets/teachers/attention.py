@@ -3,8 +3,12 @@
 The kernel of torch multiplies in float32 there, unless it has AMX, and takes 2.4 to 2.6 times as long as these steps on
 all texts of a pass: products, powers of two without the search for the largest that a softmax begins with, products
 that sum values and weights at once, and the quotient of the two sums. Padding is taken out where it is small, in the
-values. Where powers leave the range of float32, or there are more of them than memory should hold, the kernel of torch
-does the work.
+values. Texts whose powers leave the range of float32, and passes with more of them than memory should hold, are left to
+the kernel of torch.
+
+Scores are bfloat16 before they are powers, so weights are as far off as scores are high: one of 2**5 by up to 4 %. With
+MiniLM, whose scores reach 2**7, vectors are as near to those of float32 as with the kernel of torch: cosines of 0.99995
+(abstracts) and 0.99991 (short questions in a language that it hardly knows).
 """
 
 from __future__ import annotations
@@ -76,14 +80,21 @@ def attend(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: PLC0415 - seconds to import
 
     num_texts, heads, num_tokens, dimension = query.shape
-    if num_texts * heads * num_tokens * key.shape[2] <= MOST_SCORES:
-        scale = (scaling if scaling is not None else dimension**-0.5) * math.log2(math.e)
-        weights = torch.matmul(query * scale, key.transpose(2, 3))
-        torch.exp2(weights, out=weights)
-        counted = attention_mask[:, :, 0, :, None] if attention_mask is not None else value.new_ones(())
-        given = torch.cat([value * counted, counted.to(value.dtype).expand(*value.shape[:3], 1)], dim=3)
-        both = torch.matmul(weights, given)
-        taken, sums = both[..., :dimension], both[..., dimension:]
-        if sums.min() > SMALLEST_SUM and both.sum().isfinite():
-            return (taken / sums).transpose(1, 2).contiguous(), None
-    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    others = getattr(module, "is_causal", False) or any(options.get(name) for name in ("dropout", "is_causal"))
+    others = others or any(options.get(name) is not None for name in ("position_bias", "cache"))
+    if others or num_texts * heads * num_tokens * key.shape[2] > MOST_SCORES:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    scale = (scaling if scaling is not None else dimension**-0.5) * math.log2(math.e)
+    weights = torch.matmul(query * scale, key.transpose(2, 3)).exp2_()
+    counted = attention_mask[:, :, 0, :, None] if attention_mask is not None else value.new_ones(())
+    given = torch.cat([value * counted, counted.to(value.dtype).expand(*value.shape[:3], 1)], dim=3)
+    both = torch.matmul(weights, given)
+    taken, sums = both[..., :dimension], both[..., dimension:]
+    found = (taken / sums).transpose(1, 2).contiguous()
+    in_range = (sums.amin(dim=(1, 2, 3)) > SMALLEST_SUM) & both.sum(dim=(1, 2, 3)).isfinite()
+    if not in_range.all():
+        rest = ~in_range
+        masks = attention_mask[rest] if attention_mask is not None else None
+        of_rest = sdpa_attention_forward(module, query[rest], key[rest], value[rest], masks, scaling=scaling, **options)
+        found[rest] = of_rest[0]
+    return found, None

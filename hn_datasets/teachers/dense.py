@@ -107,7 +107,9 @@ class DenseTeacher:
                     return
             loaded = load_model(name, device, revision, trust_remote_code)
         weights = digest_model(loaded)
-        loaded, used = with_precision(loaded, precision, keep=is_sentence_transformer(model))
+        loaded, used = with_precision(
+            loaded, precision, keep=is_sentence_transformer(model), travels=isinstance(device, list)
+        )
         full = loaded.get_embedding_dimension() or len(loaded.encode("a", show_progress_bar=False))
         if truncate_dim is not None and truncate_dim > full:
             raise ArgumentError(f"Expected truncate_dim of at most {full}, the model's dimension, got {truncate_dim}.")
@@ -277,7 +279,7 @@ class DenseTeacher:
                 f"Expected {spec['model']!r} with weights {spec['weights']}, got {digest_model(loaded)}: the model has "
                 "changed since; name its revision, or build the miner again."
             )
-        return with_precision(loaded, spec["precision"], keep=False)[0]
+        return with_precision(loaded, spec["precision"], keep=False, travels=isinstance(self._device, list))[0]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"spec": self.spec()}

@@ -83,8 +83,17 @@ def load_model(
         ) from error
 
 
-def with_precision(model: SentenceTransformer, precision: str, *, keep: bool) -> tuple[SentenceTransformer, str]:
-    """Return the model with its transformer in a precision, and the name of that precision."""
+def with_precision(
+    model: SentenceTransformer, precision: str, *, keep: bool, travels: bool = False
+) -> tuple[SentenceTransformer, str]:
+    """Return the model with its transformer in a precision, and the name of that precision.
+
+    Args:
+        model: any.
+        precision: a name, or "auto".
+        keep: whether the model belongs to somebody else; then a copy is changed.
+        travels: whether it goes to other processes, which know only what comes with ``transformers``.
+    """
     if graph := describe_graph(model):
         if precision not in ("auto", graph["precision"]):
             raise ArgumentError(
@@ -108,7 +117,7 @@ def with_precision(model: SentenceTransformer, precision: str, *, keep: bool) ->
         module.to(torch.float32 if number else getattr(torch, wanted))
     if wanted != "float32":
         model[0].register_forward_hook(_to_float32)
-    if model.device.type == "cpu" and wanted == "bfloat16" == fast_precision(model.device):
+    if model.device.type == "cpu" and wanted == "bfloat16" == fast_precision(model.device) and not travels:
         quicken_attention(model)
     return model, wanted
 
