@@ -25,7 +25,6 @@ os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["PYTHONPATH"] = sys.path[0]
 
-import numpy as np
 import ray
 from datasets import Dataset, load_dataset
 from ray.cluster_utils import Cluster
@@ -34,30 +33,12 @@ from hn_datasets import HardNegativeMiner
 from hn_datasets.ray_engine.engine import mine_on_ray
 from hn_datasets.recipe import Recipe
 from tests.benchmarks.measuring import Measurement, in_own_process, print_table, store_results, watch_memory
-from tests.teachers import HashTeacher
+from tests.benchmarks.topic_teacher import TopicTeacher
 
-NUM_TOPICS = 2_000
 DRIVER_PASSAGES = (10_000, 100_000, 1_000_000)
 DRIVER_ANCHORS = 2_000
 SLICES = (1, 2, 4, 8)
 OBJECT_STORE_BYTES = 512 << 20
-
-
-class TopicTeacher(HashTeacher):
-    """Unit vectors of the texts that ``make`` makes: "passage 7", near a topic, and "question 7", near its passage."""
-
-    def __init__(self, dimension: int) -> None:
-        super().__init__(dimension, name="topics")
-
-    def encode(self, texts: list[str], role: str) -> np.ndarray:
-        """Return vectors, shape ``[len(texts), dimension]``, float32."""
-        numbers = [int(text.split()[1]) for text in texts]
-        passages = super().encode([f"topic {number % NUM_TOPICS}" for number in numbers], role)
-        passages += super().encode([f"passage {number}" for number in numbers], role)
-        asking = np.array([text.startswith("question") for text in texts])
-        noise = super().encode(texts, role) * np.array([0.5 + number % 100 / 40 for number in numbers])[:, None]
-        vectors = passages + np.where(asking[:, None], noise, 0)
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def make(num_passages: int, num_anchors: int, folder: Path) -> tuple[Dataset, str]:

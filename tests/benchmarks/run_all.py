@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="bench_search, for instance")
     parser.add_argument("--table", action="store_true", help="print the table of what has been measured")
     options = parser.parse_args()
+    failed: list[str] = []
     if not options.table:
         with tempfile.TemporaryDirectory() as place:
             every = commands(options.data, options.store or Path(place), options.texts)
@@ -150,10 +151,14 @@ def main() -> None:
                 if options.only and name not in options.only:
                     continue
                 print(f"\n{name}" + (": left out, it needs a DATA_FOLDER" if arguments is None else ""), flush=True)
-                if arguments is not None:
-                    subprocess.run([sys.executable, str(HERE / f"{name}.py"), *arguments], check=True)
+                if arguments is None:
+                    continue
+                if subprocess.run([sys.executable, str(HERE / f"{name}.py"), *arguments], check=False).returncode:
+                    failed.append(name)
         print()
     print_lines()
+    if failed:
+        sys.exit(f"Failed, and in the table as measured before: {', '.join(failed)}.")
 
 
 if __name__ == "__main__":
