@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TypeVar
@@ -57,15 +57,17 @@ def over_rows(function: Callable[[int, int], None], num_rows: int) -> None:
         done.result()
 
 
-def over_items(function: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+def over_items(function: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
     """Return ``function(item)`` for every item, in their order; each thread takes one item after the other.
 
-    With fewer than two items for each thread they are taken in turn, and the work on one may use all cores.
+    They are taken while others are still being made. With fewer than two for each thread they are taken in turn, and
+    the work on one may use all cores.
     """
-    threads = num_threads()
-    if threads <= 1 or len(items) < 2 * threads:
-        return [function(item) for item in items]
-    return list(_executor(os.getpid()).map(function, items))
+    threads, others = num_threads(), iter(items)
+    first = list(itertools.islice(others, 2 * threads))
+    if threads <= 1 or len(first) < 2 * threads:
+        return [function(item) for item in itertools.chain(first, others)]
+    return list(_executor(os.getpid()).map(function, itertools.chain(first, others)))
 
 
 @lru_cache(maxsize=1)
@@ -78,6 +80,7 @@ def _executor(process: int) -> ThreadPoolExecutor:
     started = threading.Barrier(threads + 1)
 
     def start() -> None:
+        torch.get_num_threads()  # which a thread's first operation asks, and takes for its own, whatever was set before
         torch.set_num_threads(1)
         started.wait()
 

@@ -1,4 +1,4 @@
-"""Attention in bfloat16: what torch computes, to the precision, with padding and where numbers grow too large."""
+"""Attention in bfloat16: what torch computes, to the precision, with padding and with large scores."""
 
 from types import SimpleNamespace
 
@@ -56,14 +56,40 @@ def test_padding_has_no_influence(parts):
 
 
 @pytest.mark.parametrize("height", [1000, -1000, 90, -79])  # powers of two of 1443, -1443, 130 and -114
-def test_a_text_with_scores_beyond_the_range_is_left_to_torch(parts, height):
+def test_high_and_low_scores_are_weighed_by_their_differences(parts, height):
     query, key, value, mask = parts
-    expected, _ = attend(LAYER, *parts)
+    before, _ = attend(LAYER, *parts)
     query[1], key[1] = height / 32**0.5, 1 + key[1] / 512
     found, _ = attend(LAYER, query, key, value, mask)
-    assert (found[1] == kernel_of_torch(query, key, value, mask)[1]).all()
-    assert (found[[0, 2]] == expected[[0, 2]]).all()
-    assert found.isfinite().all()
+    scores = (query @ key.transpose(2, 3))[1].double() * 32**-0.5
+    expected = torch.softmax(scores.masked_fill(~mask[1], -torch.inf), dim=2) @ value[1].double()
+    assert (found[1] - expected.transpose(0, 1)).abs().max() < 0.02
+    assert (found[[0, 2]] == before[[0, 2]]).all()
+
+
+def test_numbers_that_are_none_stay_in_their_text(parts):
+    before, _ = attend(LAYER, *parts)
+    parts[1][1, :, 3] = torch.nan
+    found, _ = attend(LAYER, *parts)
+    assert found[1].isnan().all()
+    assert (found[[0, 2]] == before[[0, 2]]).all()
+
+
+def test_a_text_without_tokens_takes_nothing(parts):
+    *vectors, mask = parts
+    found, _ = attend(LAYER, *vectors, mask & torch.tensor([True, False, True])[:, None, None, None])
+    assert (found[1] == 0).all()
+
+
+@pytest.mark.parametrize("num_tokens", [1, 2, 15, 16, 17, 63, 64, 65, 130])
+def test_weights_are_those_of_a_softmax(num_tokens):
+    torch.manual_seed(num_tokens)
+    query, key = (torch.randn(2, 3, num_tokens, 8).bfloat16() * 3 for _ in range(2))
+    value = torch.eye(num_tokens).bfloat16().expand(2, 3, num_tokens, num_tokens)
+    found, _ = attend(LAYER, query, key, value, None)
+    expected = torch.softmax((query @ key.transpose(2, 3)).double() * 8**-0.5, dim=3).transpose(1, 2)
+    assert (found - expected).abs().max() < 2**-8
+    assert (found.double() / expected - 1)[expected > 2**-100].abs().max() < 2**-7
 
 
 @pytest.mark.parametrize(

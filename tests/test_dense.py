@@ -416,12 +416,12 @@ def test_passes_run_side_by_side_only_through_a_model_that_keeps_nothing(minilm_
 
 
 def test_a_text_longer_than_the_budget_has_a_pass_of_its_own(tiny, monkeypatch):
-    monkeypatch.setattr("hn_datasets.teachers.token_batches.CPU_TOKENS", 100)
+    monkeypatch.setattr("hn_datasets.teachers.token_batches.CPU_TOKENS", 130)
     texts = ["word " * 400, "word " * 40, "word " * 40, "word " * 300]
     model = copy.deepcopy(tiny)
     shapes = passes_of(model)
     np.testing.assert_allclose(DenseTeacher(model).encode(texts, "anchor"), tiny.encode(texts), atol=1e-6)
-    assert shapes == [(1, 402), (1, 302), (2, 42)]
+    assert sorted(shapes) == [(1, 302), (1, 402), (2, 42)]
 
 
 def test_a_number_of_texts_goes_before_the_budget(tiny):

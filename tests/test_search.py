@@ -239,6 +239,20 @@ def test_a_blocked_passage_is_picked_for_no_anchor(kind):
     assert (found.ids == brute_force(exact, np.full(20, 1.0), 5, none(20))).all()
 
 
+def test_each_thread_of_ours_multiplies_alone():
+    before, found = torch.get_num_threads(), []
+
+    def look(*_: int) -> None:
+        _ = torch.ones(300, 300) @ torch.ones(300, 300)
+        found.append(torch.get_num_threads())
+
+    torch.set_num_threads(2)
+    for _ in range(5):
+        over_rows(look, 100)
+    torch.set_num_threads(before)
+    assert set(found) == {1}
+
+
 def test_threads_of_others_keep_their_number_of_torch_threads():
     before, found = torch.get_num_threads(), []
     over_rows(lambda begin, end: None, 100)

@@ -19,8 +19,10 @@ from hn_datasets.threads import over_items
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-WINDOW_CHARACTERS = 1 << 20
-"""Padded characters of the texts that are tokenised at once, so of a table of tokens; batches are cut within it."""
+WINDOW_BATCHES = 16
+"""Texts of so many forward passes are tokenised at once, while the passes before them compute."""
+
+CHARACTERS_PER_TOKEN = 4
 
 CPU_TOKENS = 1024
 """Padded tokens of a forward pass: what a core works on stays in its caches. 512 and 2,048 take 4 % to 12 % longer."""
@@ -77,14 +79,15 @@ def encode_by_tokens(
         vectors: torch.Tensor = model(batch_to_device(batch.features, model.device), task=task)["sentence_embedding"]
         return vectors
 
-    rows, parts = [], []
-    if model.device.type == "cpu" and _keeps_nothing(model):
-        listed = list(batches)
-        rows, parts = [batch.rows for batch in listed], over_items(compute, listed)
-    else:
+    rows = []
+
+    def noted() -> Iterator[_Batch]:
         for batch in batches:
             rows.append(batch.rows)
-            parts.append(compute(batch))
+            yield batch
+
+    side_by_side = model.device.type == "cpu" and _keeps_nothing(model)
+    parts = over_items(compute, noted()) if side_by_side else [compute(batch) for batch in noted()]
     return torch.cat(parts).cpu()[torch.from_numpy(np.argsort(np.concatenate(rows)))]
 
 
@@ -101,7 +104,7 @@ def _cut(
 ) -> Iterator[_Batch]:
     sizes = np.array([len(text) for text in texts])
     order = np.argsort(-sizes, kind="stable")
-    for window in cut_by_padded_size(sizes[order], WINDOW_CHARACTERS):
+    for window in cut_by_padded_size(sizes[order], WINDOW_BATCHES * CHARACTERS_PER_TOKEN * max_tokens):
         features = model.preprocess([texts[row] for row in order[window]], prompt=prompt, task=task)
         lengths = features["attention_mask"].sum(dim=1).numpy()
         by_length = np.argsort(-lengths, kind="stable")
