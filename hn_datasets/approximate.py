@@ -1,38 +1,31 @@
 """Approximate search below a ceiling: exact among the passages of the inverted lists near each anchor.
 
 The lists are read in stages, in each by one product of all anchors that a list is near to with all of its passages. As
-in exact search, candidates come from fast scores with a proven slack and are settled by exact scores, so that an answer
-depends on the anchor and the lists alone. It is kept only where it is full and where the lists reach deep enough: the
-passages that score at least the ceiling are counted, and if the answer stands further down the ranking than the lists
-hold it almost completely, the row goes on to more lists and in the end to exact search.
+in exact search, candidates come from fast scores with a slack and are settled by exact scores; the slack is a likely
+one, a fifth of the proven one, for what it loses is nothing beside what stands in other lists. An answer depends on the
+anchor and the lists alone. It is kept only where it is full and where the lists reach deep enough: the passages that
+score at least the ceiling are counted, and if the answer stands further down the ranking than the lists hold it almost
+completely, the row goes on to more lists and in the end to all of them. Rows that are short even then, or have a crowd
+of candidates, are searched exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from hn_datasets.errors import ArgumentError
 from hn_datasets.inverted_lists import Int8s, InvertedLists, Stage, load_faiss, multiply
 from hn_datasets.list_building import check_size, open_lists
-from hn_datasets.products import LANES, dot, rough_dot
-from hn_datasets.quantized import rotate, round_to_int8, slack_of
-from hn_datasets.scoring import DenseScorer, DenseScores
-from hn_datasets.search import (
-    Found,
-    Search,
-    insert_passage,
-    insert_value,
-    is_among,
-    k_best_below,
-    lowest_value,
-    place_of_largest,
-)
+from hn_datasets.list_scanning import finish_rows, scan_list
+from hn_datasets.quantized import likely_slack_of, rotate, round_to_int8
+from hn_datasets.scanning import PASSAGES_PER_CANDIDATE
+from hn_datasets.scoring import CROWD, DenseScorer, DenseScores
+from hn_datasets.search import Found, Search, k_best_below, riders_of
 from hn_datasets.teachers.base import Encoder, Exact, Floats, Ids, Scores, Teacher
 from hn_datasets.threads import over_rows
 
@@ -56,9 +49,11 @@ LISTS_FACTOR = 0.6
 FURTHER = 32
 """Passages looked at beyond the k best where some of them may be refused by a second ceiling."""
 
-DEEPEST = np.iinfo(np.int64).max
+SHORT = np.iinfo(np.int64).max - 1
+"""Depth of a row with too few passages."""
 
-_CHUNK = 64
+CROWDED = SHORT + 1
+"""Depth of a row with too many candidates."""
 
 Doubles = npt.NDArray[np.float64]
 
@@ -94,21 +89,24 @@ class ApproximateIndex:
             corpus qualify.
         """
         answers = [_nothing(len(search.ceilings), search.k) for search in searches]
-        anchors, rows = self._round(scores.exact.anchors), np.arange(len(scores.exact.anchors))
-        for stage in self.lists.stages if stages is None else stages:
-            found, done = _search_lists(scores, anchors, rows, self.lists, searches, stage)
-            _put(answers, found, rows, done)
-            rows = rows[~done]
-            if not len(rows):
-                return answers
-        rest = DenseScores(self._scorer, scores.exact.anchors[rows])
-        exact = k_best_below(rest, [search.take(rows, search.k) for search in searches])
-        _put(answers, exact, rows, np.ones(len(rows), dtype=bool))
+        anchors, crowds = self._round(scores.exact.anchors), []
+        rows = np.random.default_rng(0).permutation(len(scores.exact.anchors))  # those that take long stand together
+        every = Stage(self.lists.num_lists, len(scores.exact.passages))
+        for stage in [*(self.lists.stages if stages is None else stages), every]:
+            found, depths = _search_lists(scores, anchors, rows, self.lists, searches, stage)
+            _put(answers, found, rows, depths <= stage.reach)
+            crowds.append(rows[depths == CROWDED])
+            rows = rows[(depths > stage.reach) & (depths < CROWDED)]
+        rest = np.concatenate([*crowds, rows])
+        if len(rest):
+            narrow = DenseScores(self._scorer, scores.exact.anchors[rest])
+            exact = k_best_below(narrow, [search.take(rest, search.k) for search in searches])
+            _put(answers, exact, rest, np.ones(len(rest), dtype=bool))
         return answers
 
     def _round(self, anchors: Floats) -> _Anchors:
         rounded = round_to_int8(rotate(anchors))
-        slack = slack_of(rounded, self._corpus8.longest, self._corpus8.most_lost)
+        slack = likely_slack_of(rounded, self._corpus8.longest, self._corpus8.most_lost)
         return _Anchors(rounded.integers, rounded.units * self._corpus8.unit, slack)
 
 
@@ -175,18 +173,23 @@ def _search_lists(
     lists: InvertedLists,
     searches: Sequence[Search],
     stage: Stage,
-) -> tuple[list[Found], npt.NDArray[np.bool_]]:
-    """Return the best passages of the nearest lists for some rows, and for which of them that answers all searches."""
+) -> tuple[list[Found], Ids]:
+    """Return the best passages of the nearest lists for some rows, and how deep the answers to all searches stand."""
     parts, own = [search.take(rows, search.k) for search in searches], anchors.of_rows(rows)
     exact = Exact(scores.exact.anchors[rows], scores.exact.passages)
     picks = [_Pick.of(search, own) for search in parts]
-    over_rows(lambda begin, end: _read(own, exact, lists, picks, stage, begin, end), len(rows))
-    answers, done = [], np.ones(len(rows), dtype=bool)
-    for search, pick in zip(parts, picks, strict=True):
-        found, depths = _found(exact, search, pick)
-        answers.append(found)
-        done &= depths <= stage.reach
-    return answers, done
+    riders = riders_of(parts)
+    for rider, number in riders.items():
+        picks[number] = picks[number]._replace(top_ids=picks[rider].best_ids, top_scores=picks[rider].best_scores)
+    scanned = [pick for number, pick in enumerate(picks) if number not in riders]
+    num_read = len(exact.passages) * stage.num_lists // lists.num_lists
+    crowd = CROWD + num_read // PASSAGES_PER_CANDIDATE
+    over_rows(lambda begin, end: _read(own, exact, lists, scanned, stage, crowd, begin, end), len(rows))
+    found = [_found(exact, search, pick) for search, pick in zip(parts, picks, strict=True)]
+    depths = np.max([own_depths for _, own_depths in found], axis=0)
+    for pick in scanned:
+        depths[pick.settled > crowd] = CROWDED
+    return [answer for answer, _ in found], depths
 
 
 def _read(
@@ -195,22 +198,25 @@ def _read(
     lists: InvertedLists,
     picks: Sequence[_Pick],
     stage: Stage,
+    crowd: int,
     begin: int,
     end: int,
 ) -> None:
     """Take some rows through their lists: first the nearest, which raises the bounds, then the others."""
-    nearest = lists.nearest(anchors.integers[begin:end], stage.num_lists)
-    for part in (nearest[:, :1], nearest[:, 1:]):
+    nearest, own = lists.nearest(anchors.integers[begin:end], stage.num_lists), np.arange(begin, end)
+    for columns in (slice(1), slice(1, None)):
+        own = own[np.all([pick.above[own] < stage.reach for pick in picks], axis=0)]
+        part = nearest[own - begin, columns]
         order = np.argsort(part, axis=None, kind="stable")
         numbers, starts = np.unique(part.ravel()[order], return_index=True)
-        owners = np.split(begin + order // max(1, part.shape[1]), starts[1:])
+        owners = np.split(own[order // max(1, part.shape[1])], starts[1:])
         for number, rows in zip(numbers.tolist(), owners, strict=False):
             if lists.sizes[number]:
                 tile = multiply(anchors.integers[rows], lists.integers(number))
                 for pick in picks:
-                    _scan(tile, rows, lists.ids(number), exact, pick, stage.reach)
+                    scan_list(tile, rows, lists.ids(number), exact, pick, stage.reach, crowd)
         for pick in picks:
-            _finish(exact, pick, begin, end)
+            finish_rows(exact, pick, begin, end)
 
 
 class _Pick(NamedTuple):
@@ -224,10 +230,13 @@ class _Pick(NamedTuple):
         waiting: shape ``[n, w]``, int64: candidates without exact scores.
         values: shape ``[n, w]``, float32: their products.
         counts: shape ``[n]``, int64: how many wait.
+        settled: shape ``[n]``, int64: how many no longer wait.
         sure: shape ``[n, m]``, float32, falling: the best safe products.
         best_ids: shape ``[n, m]``, int64: the best passages below the ceiling so far, by exact scores.
         best_scores: shape ``[n, m]``, float32.
         above: shape ``[n]``, int64: how many passages score at least the ceiling.
+        top_ids: shape ``[n, 1]``, int64: the best passage, ceiling or not; empty where nobody asks.
+        top_scores: shape ``[n, 1]``, float32.
     """
 
     ceilings: Doubles
@@ -241,10 +250,13 @@ class _Pick(NamedTuple):
     waiting: Ids
     values: Floats
     counts: Ids
+    settled: Ids
     sure: Floats
     best_ids: Ids
     best_scores: Floats
     above: Ids
+    top_ids: Ids
+    top_scores: Floats
 
     @classmethod
     def of(cls, search: Search, anchors: _Anchors) -> _Pick:
@@ -262,10 +274,13 @@ class _Pick(NamedTuple):
             np.empty((n, WAITING), np.int64),
             np.empty((n, WAITING), np.float32),
             np.zeros(n, np.int64),
+            np.zeros(n, np.int64),
             np.full((n, m), -np.inf, np.float32),
             np.full((n, m), -1, np.int64),
             np.full((n, m), -np.inf, np.float32),
             np.zeros(n, np.int64),
+            np.empty((0, 1), np.int64),
+            np.empty((0, 1), np.float32),
         )
 
 
@@ -273,7 +288,7 @@ def _found(exact: Exact, search: Search, pick: _Pick) -> tuple[Found, Ids]:
     """Return the best passages, and how deep in the ranking of what was read they stand.
 
     Returns:
-        What was found, and for each row the rank of its last passage, ceiling or not; DEEPEST where it is short.
+        What was found, and for each row the rank of its last passage, ceiling or not; SHORT where there are too few.
     """
     rows, ranks = np.nonzero(pick.best_ids >= 0)
     if search.nearness is not None:
@@ -281,84 +296,8 @@ def _found(exact: Exact, search: Search, pick: _Pick) -> tuple[Found, Ids]:
         rows, ranks = rows[fine], ranks[fine]
     places = np.arange(len(rows)) - np.searchsorted(rows, rows)
     kept, last = places < search.k, places == search.k - 1
-    found, depths = _nothing(len(pick.above), search.k), np.full(len(pick.above), DEEPEST)
+    found, depths = _nothing(len(pick.above), search.k), np.full(len(pick.above), SHORT)
     found.ids[rows[kept], places[kept]] = pick.best_ids[rows[kept], ranks[kept]]
     found.scores[rows[kept], places[kept]] = pick.best_scores[rows[kept], ranks[kept]]
     depths[rows[last]] = pick.above[rows[last]] + ranks[last] + 1
     return found, depths
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _scan(tile: Any, rows: Any, passages: Any, exact: Exact, pick: _Pick, reach: int) -> None:
-    """Collect the candidates of one list; the tile has a line for each of ``rows``, a column for each passage.
-
-    A row with so many passages above its ceiling that its answer lies beyond the reach is left as it is.
-    """
-    out_offsets, out_ids, blocked, high, safe = pick.out_offsets, pick.out_ids, pick.blocked, pick.high, pick.safe
-    waiting, values, counts, sure, above = pick.waiting, pick.values, pick.counts, pick.sure, pick.above
-    scores, units, slack, width, last = pick.best_scores, pick.units, pick.slack, tile.shape[1], pick.sure.shape[1] - 1
-    lanes = np.empty(LANES)
-    for line in range(len(rows)):
-        row = rows[line]
-        low = lowest_value(scores[row, last], sure[row, last], units[row], slack[row])
-        for start in range(0, width, _CHUNK):
-            if above[row] >= reach:
-                break
-            if not _has_from(tile[line, start : start + _CHUNK], low):
-                continue
-            for column in range(start, min(start + _CHUNK, width)):
-                value, passage = np.float32(tile[line, column]), passages[column]
-                if value < low or (len(blocked) and blocked[passage]):
-                    continue
-                if is_among(out_ids, out_offsets[row], out_offsets[row + 1], passage):
-                    continue
-                if value > high[row]:
-                    above[row] += 1
-                    continue
-                waiting[row, counts[row]], values[row, counts[row]] = passage, value
-                counts[row] += 1
-                if value < safe[row] and value > sure[row, last]:
-                    insert_value(sure, row, value)
-                    low = lowest_value(scores[row, last], sure[row, last], units[row], slack[row])
-                if counts[row] == WAITING:
-                    _settle(exact, pick, row, lanes)
-                    low = lowest_value(scores[row, last], sure[row, last], units[row], slack[row])
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _finish(exact: Exact, pick: _Pick, begin: int, end: int) -> None:
-    """Settle what still waits in some rows."""
-    lanes = np.empty(LANES)
-    for row in range(begin, end):
-        _settle(exact, pick, row, lanes)
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _has_from(keys: Any, low: Any) -> bool:
-    """Return whether any key is at least ``low``; a loop that compiles to vector code."""
-    found = False
-    for place in range(len(keys)):
-        found |= np.float32(keys[place]) >= low
-    return found
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _settle(exact: Exact, pick: _Pick, row: int, lanes: Any) -> None:
-    """Let the candidates that wait in a row into the answer, or count them as above the ceiling, by exact scores."""
-    anchors, passages, waiting, ceiling = exact.anchors, exact.passages, pick.waiting, pick.ceilings[row]
-    scores, ids, last, sure = pick.best_scores, pick.best_ids, pick.best_scores.shape[1] - 1, pick.sure[row, -1]
-    values, unit, slack = pick.values[row, : pick.counts[row]], pick.units[row], pick.slack[row]
-    for _ in range(len(values)):
-        place = place_of_largest(values)
-        if values[place] < lowest_value(scores[row, last], sure, unit, slack) or values[place] == -np.inf:
-            break
-        values[place], passage = -np.inf, waiting[row, place]
-        rough, error = rough_dot(anchors, row, passages, passage)
-        if rough + error < scores[row, last]:
-            continue
-        score = dot(anchors, row, passages, passage, lanes) if rough - error < ceiling else rough
-        if score >= ceiling:
-            pick.above[row] += 1
-        else:
-            insert_passage(scores, ids, row, score, passage)
-    pick.counts[row] = 0

@@ -230,8 +230,8 @@ def _measure_recall(lists: InvertedLists, corpus8: Corpus8) -> tuple[npt.NDArray
         ids = lists.ids(number)
         list_of[ids[ids < len(sample)]] = number
     edges = [0, NEAREST_RANKS]
-    while 4 * edges[-1] < len(sample):
-        edges.append(4 * edges[-1])
+    while 2 * edges[-1] < len(sample):
+        edges.append(2 * edges[-1])
     places = np.argsort(lists.nearest(anchors, lists.num_lists), axis=1)
     counts = np.zeros((len(edges) - 1, lists.num_lists))
     for number, place in enumerate(places):

@@ -24,6 +24,9 @@ MOST_LOST = 0.05
 """Rounding that takes a larger share of a typical vector than this, as where a few vectors are far longer than all
 others, leaves too many candidates: then the products are computed in float32."""
 
+DEVIATIONS = 4.0
+"""Standard deviations of a product of integers that count as likely."""
+
 Doubles = npt.NDArray[np.float64]
 
 
@@ -96,6 +99,21 @@ def slack_of(anchors: Rounded, longest: float, most_lost: float) -> Doubles:
     """
     kept = anchors.lengths + anchors.losses
     slack: Doubles = anchors.losses * longest + kept * most_lost + kept * longest * 2.0**-20
+    return slack
+
+
+def likely_slack_of(anchors: Rounded, longest: float, most_lost: float) -> Doubles:
+    """Return how far products of integers hardly ever are from exact scores: once in 16,000; shape ``[n]``, float64.
+
+    Rotated vectors have no preferred direction, so what rounding took from one has a product with the other of a
+    deviation of 1 / sqrt(d) of what ``slack_of`` allows for; ``DEVIATIONS`` of them, or ``slack_of`` where it is less.
+    """
+    dimension = anchors.integers.shape[1]
+    kept = anchors.lengths + anchors.losses
+    deviation = np.hypot(anchors.losses * longest, kept * most_lost) / np.sqrt(max(1, dimension))
+    slack: Doubles = np.minimum(
+        DEVIATIONS * deviation + kept * longest * 2.0**-20, slack_of(anchors, longest, most_lost)
+    )
     return slack
 
 

@@ -17,6 +17,7 @@ from hn_datasets.cli import main
 from hn_datasets.errors import ArgumentError
 from hn_datasets.index_recall import IndexRecall, spread
 from hn_datasets.inverted_lists import Stage
+from hn_datasets.quantized import likely_slack_of, rotate, round_to_int8, slack_of
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
 from hn_datasets.scoring import DenseScorer
@@ -137,6 +138,40 @@ def test_rows_that_the_lists_do_not_reach_are_answered_exactly(world, stages):
     assert (found.ids[deep] == exact[deep]).all()
     if reach <= 3:
         assert (found.ids == exact).all()
+
+
+def test_rows_with_a_crowd_of_candidates_are_answered_exactly(world, monkeypatch):
+    rng = np.random.default_rng(4)
+    ceilings, excluded = draw_ceilings(world, rng), exclude(rng)
+    index = ApproximateIndex(world.scorer(), "IVF16,SQ8")
+    search = Search(ceilings, 4, excluded)
+    exact = brute_force(world.exact, allow(world, ceilings, excluded), 4)
+    (few,) = index.k_best_below(world.scorer().scores(world.anchors), [search], [Stage(1, ALL)])
+    monkeypatch.setattr("hn_datasets.approximate.CROWD", 0)
+    monkeypatch.setattr("hn_datasets.approximate.PASSAGES_PER_CANDIDATE", NUM_PASSAGES)
+    monkeypatch.setattr("hn_datasets.approximate.WAITING", 1)
+    (found,) = index.k_best_below(world.scorer().scores(world.anchors), [search], [Stage(1, ALL)])
+    assert (few.ids != exact).any()
+    assert (found.ids == exact).all()
+
+
+@pytest.mark.parametrize("dimension", [2, 24, 384])
+def test_the_likely_slack_holds_for_nearly_all_products(dimension):
+    rng = np.random.default_rng(0)
+    some, others = (
+        part / np.linalg.norm(part, axis=1, keepdims=True) for part in rng.standard_normal((2, 600, dimension))
+    )
+    rotated = rotate(others.astype(np.float32))
+    corpus = round_to_int8(rotated, np.abs(rotated).max() / 127)
+    anchors = round_to_int8(rotate(some.astype(np.float32)))
+    scores = anchors.integers.astype(float) @ corpus.integers.astype(float).T * anchors.units[:, None] * corpus.units
+    bounds = corpus.lengths.max(), corpus.losses.max()
+    likely, proven = likely_slack_of(anchors, *bounds), slack_of(anchors, *bounds)
+    off = np.abs(scores - some @ others.T)
+    assert (off <= proven[:, None] + 1e-6).all()
+    assert (off > likely[:, None] + 1e-6).mean() < 1e-4
+    assert (likely <= proven).all()
+    assert dimension < 384 or (likely < 0.25 * proven).all()
 
 
 def test_measured_stages_find_nearly_all(world):
