@@ -222,7 +222,9 @@ class Corpus:
             rows: shape ``[n]``, the row that each text belongs to.
             num_rows: number of lists in the answer.
         """
-        return self.ids_of_forms(digest_texts(texts, normalise), rows, num_rows)
+        distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}  # anchors may share a positive
+        keys = digest_texts(distinct, normalise)
+        return self.ids_of_forms(keys[[distinct[text] for text in texts]], rows, num_rows)
 
     def ids_of_forms(self, wanted: Digests, rows: npt.NDArray[np.int64], num_rows: int) -> Ragged:
         """Return what ``ids_of_same`` does, for texts whose normalised forms have these digests (shape ``[n]``)."""

@@ -67,7 +67,14 @@ def over_items(function: Callable[[Item], Answer], items: Iterable[Item]) -> lis
     first = list(itertools.islice(others, 2 * threads))
     if threads <= 1 or len(first) < 2 * threads:
         return [function(item) for item in itertools.chain(first, others)]
-    return list(_executor(os.getpid()).map(function, itertools.chain(first, others)))
+    answers = []
+    try:
+        for item in itertools.chain(first, others):
+            answers.append(_executor(os.getpid()).submit(function, item))  # noqa: PERF401 - what is there, if one fails
+        return [answer.result() for answer in answers]
+    finally:
+        for answer in answers:  # where an item could not be made, or somebody has pressed Ctrl-C
+            answer.cancel()
 
 
 @lru_cache(maxsize=1)

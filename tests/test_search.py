@@ -16,7 +16,7 @@ from hn_datasets.search import Nearness, Search, k_best_below
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.base import NO_CROWD, Exact
 from hn_datasets.texts import Corpus, Ragged
-from hn_datasets.threads import over_rows
+from hn_datasets.threads import over_items, over_rows
 
 
 class Table:
@@ -251,6 +251,26 @@ def test_each_thread_of_ours_multiplies_alone():
         over_rows(look, 100)
     torch.set_num_threads(before)
     assert set(found) == {1}
+
+
+def test_no_item_is_begun_after_one_could_not_be_made(monkeypatch):
+    monkeypatch.setattr("hn_datasets.threads.num_threads", lambda: 2)
+    over_items(int, range(9))  # which starts the threads
+    begun, go_on = [], threading.Event()
+
+    def take(number: int) -> None:
+        begun.append(number)
+        go_on.wait(10)
+
+    def make_items():
+        yield from range(9)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        over_items(take, make_items())
+    go_on.set()
+    over_items(int, range(9))
+    assert len(begun) <= 2
 
 
 def test_threads_of_others_keep_their_number_of_torch_threads():
