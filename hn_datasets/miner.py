@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -64,7 +64,7 @@ class HardNegativeMiner(RowMiner):
         self._positives = collected.positives
         self._groups = collected.groups
         self._guards = tuple(guards)
-        warn_of_short_rows(recipe, len(self.corpus), stacklevel=3)
+        warn_of_short_rows(recipe, len(self.corpus), stacklevel=4)
 
     @classmethod
     def from_dataset(  # noqa: PLR0913 - everything that decides the result
@@ -147,17 +147,8 @@ class HardNegativeMiner(RowMiner):
         if corpus is None and corpus_column_name is not None:
             raise ArgumentError("corpus_column_name has no effect without a corpus; leave it out.")
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
-        check_guards(guards, ready, draft.method)
-        check_index(index, ready)
-        store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
-        columns = [name for guard in guards for name in guard.columns]
-        start = time.perf_counter()
-        collected = collect_dataset(dataset, corpus, corpus_column_name, draft, columns, store)
-        chosen = choose_index(index, len(collected.corpus))
-        miner = cls(replace(draft, teacher=ready.spec(), index=chosen), collected, store, guards)
-        miner.timings["collect"] = time.perf_counter() - start
-        miner._prepare(ready, iter_anchors(dataset, draft))
-        return miner
+        collect = partial(collect_dataset, dataset, corpus, corpus_column_name)
+        return cls._build(draft, ready, guards, store, collect, iter_anchors(dataset, draft))
 
     @classmethod
     def from_corpus(
@@ -204,16 +195,29 @@ class HardNegativeMiner(RowMiner):
             index=index,
         )
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)
-        check_guards(guards, ready, draft.method)
-        check_index(index, ready)
+        collect = partial(collect_corpus, corpus, corpus_column_name)
+        return cls._build(draft, ready, guards, store, collect, iter(()))
+
+    @classmethod
+    def _build(
+        cls,
+        draft: Recipe,
+        teacher: Teacher,
+        guards: Sequence[Guard],
+        store: EmbeddingStore | str | Path | None,
+        collect: Callable[[Recipe, Sequence[str], EmbeddingStore], Collected],
+        anchors: Iterator[pa.Array],
+    ) -> HardNegativeMiner:
+        """Check what can be checked before anything is read, collect, and embed."""
+        check_guards(guards, teacher, draft.method)
+        check_index(draft.index, teacher)
         store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
-        columns = [name for guard in guards for name in guard.columns]
         start = time.perf_counter()
-        collected = collect_corpus(corpus, corpus_column_name, draft, columns, store)
-        chosen = choose_index(index, len(collected.corpus))
-        miner = cls(replace(draft, teacher=ready.spec(), index=chosen), collected, store, guards)
+        collected = collect(draft, [name for guard in guards for name in guard.columns], store)
+        index = choose_index(draft.index, len(collected.corpus))
+        miner = cls(replace(draft, teacher=teacher.spec(), index=index), collected, store, guards)
         miner.timings["collect"] = time.perf_counter() - start
-        miner._prepare(ready, iter(()))
+        miner._prepare(teacher, anchors)
         return miner
 
     def positives_of(self, anchors: Sequence[str]) -> Ragged:
@@ -282,7 +286,7 @@ class HardNegativeMiner(RowMiner):
         self._teacher = teacher
         for guard in self._guards:
             guard.prepare(self.sources)
-        warn_of_weak_teacher(teacher, stacklevel=3)
+        warn_of_weak_teacher(teacher, stacklevel=4)
         seconds = embed_texts(teacher, self.corpus, anchors, self.store)
         if seconds is not None:
             self.timings["encode"] = seconds
