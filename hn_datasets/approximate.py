@@ -93,6 +93,8 @@ class ApproximateIndex:
         rows = np.random.default_rng(0).permutation(len(scores.exact.anchors))  # those that take long stand together
         every = Stage(self.lists.num_lists, len(scores.exact.passages))
         for stage in [*(self.lists.stages if stages is None else stages), every]:
+            if not len(rows):
+                break
             found, depths = _search_lists(scores, anchors, rows, self.lists, searches, stage)
             _put(answers, found, rows, depths <= stage.reach)
             crowds.append(rows[depths == CROWDED])

@@ -45,9 +45,12 @@ def scan_list(tile: Any, rows: Any, passages: Any, exact: Exact, pick: Any, reac
                 continue
             for column in range(start, stop):
                 value, passage = np.float32(tile[line, column]), passages[column]
-                if not (low <= value <= high[row] or value >= top) or (len(blocked) and blocked[passage]):
+                if not (low <= value <= high[row] or value >= top):
                     continue
-                if is_among(out_ids, out_offsets[row], out_offsets[row + 1], passage):
+                if (len(blocked) and blocked[passage]) or is_among(
+                    out_ids, out_offsets[row], out_offsets[row + 1], passage
+                ):
+                    above[row] += value <= high[row]  # it stands before the answer too; those above are counted
                     continue
                 waiting[row, counts[row]], values[row, counts[row]] = passage, value
                 counts[row] += 1

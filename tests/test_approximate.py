@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from datasets import Dataset, DatasetDict
 
 from hn_datasets import BM25Teacher, HardNegativeMiner, PrecomputedTeacher, SimilarToPositive, TopK, TopKPercPos
-from hn_datasets.approximate import ApproximateIndex, choose_index
+from hn_datasets.approximate import ApproximateIndex, _search_lists, choose_index
 from hn_datasets.cli import main
 from hn_datasets.errors import ArgumentError
 from hn_datasets.index_recall import IndexRecall, spread
@@ -153,6 +153,24 @@ def test_rows_with_a_crowd_of_candidates_are_answered_exactly(world, monkeypatch
     (found,) = index.k_best_below(world.scorer().scores(world.anchors), [search], [Stage(1, ALL)])
     assert (few.ids != exact).any()
     assert (found.ids == exact).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.9])
+def test_depths_are_ranks_among_all_passages(world, share):
+    rng = np.random.default_rng(5)
+    blocked = rng.random(NUM_PASSAGES) < share
+    ranks = rng.integers(0, NUM_PASSAGES // 2, NUM_ANCHORS)
+    falling = -np.sort(-world.exact, axis=1)
+    ceilings = falling[np.arange(NUM_ANCHORS), ranks].astype(np.float64)
+    none = Ragged(np.zeros(NUM_ANCHORS + 1, np.int64), np.empty(0, np.int64))
+    index, scores = ApproximateIndex(world.scorer(), "IVF16,SQ8"), world.scorer().scores(world.anchors)
+    searches = [Search(ceilings, 4, none, blocked if share else None), Search(np.full(NUM_ANCHORS, np.inf), 1, none)]
+    anchors, rows = index._round(scores.exact.anchors), np.arange(NUM_ANCHORS)
+    found, depths = _search_lists(scores, anchors, rows, index.lists, searches, Stage(16, ALL))
+    expected = (world.exact >= found[0].scores[:, -1:]).sum(axis=1)  # ties stand before the last one
+    assert (depths >= expected - 1).all()
+    assert share or (depths <= expected).all()
+    assert (depths <= expected + NUM_PASSAGES // 4).all()
 
 
 @pytest.mark.parametrize("dimension", [2, 24, 384])

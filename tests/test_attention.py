@@ -67,9 +67,10 @@ def test_high_and_low_scores_are_weighed_by_their_differences(parts, height):
     assert (found[[0, 2]] == before[[0, 2]]).all()
 
 
-def test_numbers_that_are_none_stay_in_their_text(parts):
+@pytest.mark.parametrize("key", [torch.nan, -torch.nan, torch.inf])
+def test_numbers_that_are_none_stay_in_their_text(parts, key):
     before, _ = attend(LAYER, *parts)
-    parts[1][1, :, 3] = torch.nan
+    parts[1][1, :, 3, ::2], parts[1][1, :, 3, 1::2] = key, -key  # products of infinities of both signs are none
     found, _ = attend(LAYER, *parts)
     assert found[1].isnan().all()
     assert (found[[0, 2]] == before[[0, 2]]).all()
@@ -105,6 +106,17 @@ def test_what_is_more_than_a_softmax_is_left_to_torch(parts, layer, options):
     expected, _ = sdpa_attention_forward(layer, query, key, value, None, **options)
     assert (found == expected).all()
     assert (found - attend(LAYER, query, key, value, None)[0]).abs().max() > 0.1
+
+
+def test_other_precisions_and_gradients_are_left_to_torch(parts):
+    *vectors, mask = parts
+    vectors = [part.float().requires_grad_() for part in vectors]
+    found, _ = attend(LAYER, *vectors, mask)
+    assert (found == kernel_of_torch(*vectors, mask)).all()
+    (gradient,) = torch.autograd.grad(found.sum(), vectors[0])
+    half, _ = attend(LAYER, *(part.bfloat16() for part in vectors), mask)
+    (expected,) = torch.autograd.grad(half.sum(), vectors[0])
+    assert (gradient - expected).abs().max() < 0.1
 
 
 def test_no_texts(parts):

@@ -239,7 +239,8 @@ def test_a_blocked_passage_is_picked_for_no_anchor(kind):
     assert (found.ids == brute_force(exact, np.full(20, 1.0), 5, none(20))).all()
 
 
-def test_each_thread_of_ours_multiplies_alone():
+def test_each_thread_of_ours_multiplies_alone(monkeypatch):
+    monkeypatch.setattr("hn_datasets.threads.num_threads", lambda: 2)
     before, found = torch.get_num_threads(), []
 
     def look(*_: int) -> None:
@@ -251,6 +252,18 @@ def test_each_thread_of_ours_multiplies_alone():
         over_rows(look, 100)
     torch.set_num_threads(before)
     assert set(found) == {1}
+
+
+def test_items_are_taken_while_others_are_being_made(monkeypatch):
+    monkeypatch.setattr("hn_datasets.threads.num_threads", lambda: 2)
+    taken = threading.Event()
+
+    def make_items():
+        yield from range(8)
+        assert taken.wait(30)
+        yield 8
+
+    assert over_items(lambda number: taken.set() or number, make_items()) == list(range(9))
 
 
 def test_no_item_is_begun_after_one_could_not_be_made(monkeypatch):

@@ -80,7 +80,9 @@ def attend(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: PLC0415 - seconds to import
 
     num_texts, heads, num_tokens, dimension = query.shape
-    others = getattr(module, "is_causal", False) or any(options.get(name) for name in ("dropout", "is_causal"))
+    others = query.dtype != torch.bfloat16 or (torch.is_grad_enabled() and query.requires_grad)
+    others = others or getattr(module, "is_causal", False)
+    others = others or any(options.get(name) for name in ("dropout", "is_causal"))
     others = others or any(options.get(name) is not None for name in ("position_bias", "cache"))
     if others or num_texts * heads * num_tokens * key.shape[2] > MOST_SCORES:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
@@ -121,6 +123,8 @@ def _weigh(bits: Any, factor: Any, counted: Any) -> None:
             number = np.float32(power).view(np.int32)
             top = max(top, np.int32(number ^ np.int32(np.int32(number >> np.int32(31)) & negative)))
         highest = np.int32(top ^ np.int32(np.int32(top >> np.int32(31)) & negative)).view(np.float32)
+        if highest == np.float32(-np.inf):  # nothing counts
+            highest = np.float32(0)
         total = np.float32(0)
         for key in range(width):
             power = powers[key] - highest
@@ -131,10 +135,11 @@ def _weigh(bits: Any, factor: Any, counted: Any) -> None:
             fraction = np.float32(1) + part * (np.float32(0.6951168) + part * cubic)
             exponent = np.int32(max(whole, np.float32(SMALLEST_POWER))) << np.int32(23)
             weight = np.int32(np.float32(fraction).view(np.int32) + exponent).view(np.float32)
-            weight = weight if power > np.float32(SMALLEST_POWER) else np.float32(0)
+            small = np.float32(0) if power <= np.float32(SMALLEST_POWER) else power  # which is no number, then
+            weight = weight if power > np.float32(SMALLEST_POWER) else small
             powers[key] = weight
             total += weight
-        share = np.float32(1) / total if highest != np.float32(-np.inf) else np.float32(0)
+        share = np.float32(1) / total if total != np.float32(0) else np.float32(0)
         for key in range(width):
             number = np.float32(powers[key] * share).view(np.uint32)
             bits[matrix, row, key] = np.uint16(np.uint32(number + np.uint32(1 << 15)) >> shift)

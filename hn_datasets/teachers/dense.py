@@ -30,7 +30,7 @@ from hn_datasets.teachers.prompts import PASSAGE_PROMPT_NAMES, resolve_prompt, w
 from hn_datasets.teachers.remembered import Memory
 from hn_datasets.teachers.token_batches import Task, encode_by_tokens, longest_of, num_tokens_of
 from hn_datasets.texts import digest_of
-from hn_datasets.threads import is_forked
+from hn_datasets.threads import is_forked, leave_parents_threads
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -190,6 +190,7 @@ class DenseTeacher:
         Raises:
             TeacherError: the model is not at hand any more, or its weights have changed.
         """
+        leave_parents_threads()
         model = self._model
         self._check_weights(model)
         before, length = model.max_seq_length, self._spec["max_seq_length"]
