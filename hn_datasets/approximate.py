@@ -1,12 +1,12 @@
 """Approximate search below a ceiling: exact among the passages of the inverted lists near each anchor.
 
 The lists are read in stages, in each by one product of all anchors that a list is near to with all of its passages. As
-in exact search, candidates come from fast scores with a slack and are settled by exact scores; the slack is a likely
-one, a fifth of the proven one, for what it loses is nothing beside what stands in other lists. An answer depends on the
-anchor and the lists alone. It is kept only where it is full and where the lists reach deep enough: the passages that
-score at least the ceiling are counted, and if the answer stands further down the ranking than the lists hold it almost
-completely, the row goes on to more lists and in the end to all of them. Rows that are short even then, or have a crowd
-of candidates, are searched exactly.
+in exact search, candidates come from fast scores with a slack and are settled by exact scores; for unit vectors the
+slack is a likely one, a fifth of the proven one in 384 dimensions, for what it loses is nothing beside what stands in
+other lists. An answer depends on the anchor and the lists alone. It is kept only where it is full and where the lists
+reach deep enough: the passages that score at least the ceiling are counted, and if the answer stands further down the
+ranking than the lists hold it almost completely, the row goes on to more lists and in the end to all of them. Rows that
+are short even then, or have a crowd of candidates, are searched exactly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hn_datasets.errors import ArgumentError
 from hn_datasets.inverted_lists import Int8s, InvertedLists, Stage, load_faiss, multiply
 from hn_datasets.list_building import check_size, open_lists
 from hn_datasets.list_scanning import finish_rows, scan_list
-from hn_datasets.quantized import likely_slack_of, rotate, round_to_int8
+from hn_datasets.quantized import likely_slack_of, rotate, round_to_int8, slack_of
 from hn_datasets.scanning import PASSAGES_PER_CANDIDATE
 from hn_datasets.scoring import CROWD, DenseScorer, DenseScores
 from hn_datasets.search import Found, Search, k_best_below, riders_of
@@ -108,7 +108,9 @@ class ApproximateIndex:
 
     def _round(self, anchors: Floats) -> _Anchors:
         rounded = round_to_int8(rotate(anchors))
-        slack = likely_slack_of(rounded, self._corpus8.longest, self._corpus8.most_lost)
+        # Rounding may take all of a passage that is far shorter than others, and what it takes has a direction then.
+        bound = likely_slack_of if self._scorer.encoder.similarity == "cosine" else slack_of
+        slack = bound(rounded, self._corpus8.longest, self._corpus8.most_lost)
         return _Anchors(rounded.integers, rounded.units * self._corpus8.unit, slack)
 
 
@@ -147,7 +149,7 @@ class _Anchors:
     Attributes:
         integers: shape ``[n, d]``, int8.
         units: shape ``[n]``, float64: a product of integers times this is a score.
-        slack: shape ``[n]``, float64: how far that score may be from the exact one.
+        slack: shape ``[n]``, float64: how far that score is likely to be from the exact one at most.
     """
 
     integers: Int8s
@@ -204,29 +206,26 @@ def _read(
     begin: int,
     end: int,
 ) -> None:
-    """Take some rows through their lists: first the nearest, which raises the bounds, then the others."""
-    nearest, own = lists.nearest(anchors.integers[begin:end], stage.num_lists), np.arange(begin, end)
-    for columns in (slice(1), slice(1, None)):
-        own = own[np.all([pick.above[own] < stage.reach for pick in picks], axis=0)]
-        part = nearest[own - begin, columns]
-        order = np.argsort(part, axis=None, kind="stable")
-        numbers, starts = np.unique(part.ravel()[order], return_index=True)
-        owners = np.split(own[order // max(1, part.shape[1])], starts[1:])
-        for number, rows in zip(numbers.tolist(), owners, strict=False):
-            if lists.sizes[number]:
-                tile = multiply(anchors.integers[rows], lists.integers(number))
-                for pick in picks:
-                    scan_list(tile, rows, lists.ids(number), exact, pick, stage.reach, crowd)
-        for pick in picks:
-            finish_rows(exact, pick, begin, end)
+    """Take some rows through their lists."""
+    nearest = lists.nearest(anchors.integers[begin:end], stage.num_lists)
+    order = np.argsort(nearest, axis=None, kind="stable")
+    numbers, starts = np.unique(nearest.ravel()[order], return_index=True)
+    owners = np.split(begin + order // nearest.shape[1], starts[1:])
+    for number, rows in zip(numbers.tolist(), owners, strict=True):
+        if lists.sizes[number]:
+            tile = multiply(anchors.integers[rows], lists.integers(number))
+            for pick in picks:
+                scan_list(tile, rows, lists.ids(number), exact, pick, stage.reach, crowd)
+    for pick in picks:
+        finish_rows(exact, pick, begin, end)
 
 
 class _Pick(NamedTuple):
     """One search on its way through lists, whose passages come in any order.
 
     Attributes:
-        high: shape ``[n]``, float32: products of integers above are not below the ceiling.
-        safe: shape ``[n]``, float32: products up to it are below the ceiling.
+        high: shape ``[n]``, float32: products of integers above are not likely to be below the ceiling.
+        safe: shape ``[n]``, float32: products up to it are likely to be below the ceiling.
         units: shape ``[n]``, float64, and
         slack: shape ``[n]``, float64: those of the anchors.
         waiting: shape ``[n, w]``, int64: candidates without exact scores.

@@ -201,7 +201,7 @@ def _blocks(corpus8: Corpus8, num_rows: int) -> Iterator[Floats]:
 def _choose_stages(lists: InvertedLists, corpus8: Corpus8) -> tuple[Stage, ...]:
     """Choose how many lists are read: as few as hold the nearest passages, then a few times as many.
 
-    A stage that would read more than half of the lists is left out: exact search is no slower.
+    A stage that would read more than half of the lists is left out: reading all of them comes next in any case.
     """
     recall, edges = _measure_recall(lists, corpus8)
     first = 1 + int(np.argmax(recall[0] >= TARGET_RECALL))

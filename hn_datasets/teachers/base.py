@@ -52,7 +52,7 @@ class Scores(Protocol):
         units: shape ``[num_anchors]``, float64, above 0: a value of a tile times the unit of its row is a score.
         slack: shape ``[num_anchors]``, float64, at least 0: how far that score may be from the exact one.
         crowd: how many candidates within the slack a row may have, beyond its share of the passages, before it is
-            cheaper to search in ``narrower`` scores; see ``search.PASSAGES_PER_CANDIDATE``.
+            cheaper to search in ``narrower`` scores; see ``scanning.PASSAGES_PER_CANDIDATE``.
     """
 
     num_passages: int
