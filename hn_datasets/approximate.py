@@ -89,7 +89,7 @@ class ApproximateIndex:
             corpus qualify.
         """
         answers = [_nothing(len(search.ceilings), search.k) for search in searches]
-        anchors, crowds = self._round(scores.exact.anchors), []
+        anchors, crowds = self._round(scores), []
         rows = np.random.default_rng(0).permutation(len(scores.exact.anchors))  # those that take long stand together
         every = Stage(self.lists.num_lists, len(scores.exact.passages))
         for stage in [*(self.lists.stages if stages is None else stages), every]:
@@ -106,8 +106,10 @@ class ApproximateIndex:
             _put(answers, exact, rest, np.ones(len(rest), dtype=bool))
         return answers
 
-    def _round(self, anchors: Floats) -> _Anchors:
-        rounded = round_to_int8(rotate(anchors))
+    def _round(self, scores: Scores) -> _Anchors:
+        rounded = scores.rounded if isinstance(scores, DenseScores) else None
+        if rounded is None:
+            rounded = round_to_int8(rotate(scores.exact.anchors))
         # Rounding may take all of a passage that is far shorter than others, and what it takes has a direction then.
         bound = likely_slack_of if self._scorer.encoder.similarity == "cosine" else slack_of
         slack = bound(rounded, self._corpus8.longest, self._corpus8.most_lost)

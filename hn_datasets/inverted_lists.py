@@ -78,13 +78,13 @@ class InvertedLists:
     def nearest(self, anchors: Int8s, count: int) -> Ids:
         """Return the lists whose centroids have the highest products with each anchor, shape ``[n, count]``, int64.
 
-        The nearest comes first, the others in any order. Products of integers are exact, so that the lists of an anchor
-        do not depend on the other anchors.
+        They come in any order, but all of them with the nearest first. Products of integers are exact, so that the
+        lists of an anchor do not depend on the other anchors.
         """
         falling = -multiply(anchors, self._centroids)
         if count >= self.num_lists:
             return np.argsort(falling, axis=1, kind="stable")
-        return np.argpartition(falling, (0, count - 1), axis=1)[:, :count]
+        return np.argpartition(falling, count - 1, axis=1)[:, :count]
 
 
 def multiply(some: Int8s, others: Int8s) -> npt.NDArray[Any]:

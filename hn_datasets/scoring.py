@@ -16,7 +16,7 @@ import torch
 
 from hn_datasets.files import atomic_write, is_intact, write_checked
 from hn_datasets.products import dot_products
-from hn_datasets.quantized import LEVELS, MOST_LOST, multiplies_int8, rotate, round_to_int8, slack_of
+from hn_datasets.quantized import LEVELS, MOST_LOST, Rounded, multiplies_int8, rotate, round_to_int8, slack_of
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.sums import column_sums, mean_vector
 from hn_datasets.teachers.base import NO_CROWD, Encoder, Exact, Floats, Ids, Ranker, Scorer, Teacher, Tile
@@ -117,6 +117,9 @@ class DenseScores:
     Exact scores sum float64 products in one order and round once to float32. A tile of integers is off by what
     ``quantized.slack_of`` says; one of float32 by at most d / 2**24 times the lengths of both vectors (Higham, Accuracy
     and Stability of Numerical Algorithms, section 3.1).
+
+    Attributes:
+        rounded: the anchors as integers; None where tiles are of float32.
     """
 
     def __init__(self, scorer: DenseScorer, anchors: Floats, *, integers: bool = True) -> None:
@@ -126,8 +129,9 @@ class DenseScores:
         self.exact = Exact(anchors, scorer.passages)
         self.on_accelerator = scorer.device.type != "cpu"
         self.crowd = NO_CROWD if corpus8 is None else CROWD
+        self.rounded: Rounded | None = None
         if corpus8 is not None:
-            rounded = round_to_int8(rotate(anchors))
+            self.rounded = rounded = round_to_int8(rotate(anchors))
             self._block = torch.from_numpy(rounded.integers)
             self.units = rounded.units * corpus8.unit
             self.slack = slack_of(rounded, corpus8.longest, corpus8.most_lost)

@@ -165,7 +165,7 @@ def test_depths_are_ranks_among_all_passages(world, share):
     none = Ragged(np.zeros(NUM_ANCHORS + 1, np.int64), np.empty(0, np.int64))
     index, scores = ApproximateIndex(world.scorer(), "IVF16,SQ8"), world.scorer().scores(world.anchors)
     searches = [Search(ceilings, 4, none, blocked if share else None), Search(np.full(NUM_ANCHORS, np.inf), 1, none)]
-    anchors, rows = index._round(scores.exact.anchors), np.arange(NUM_ANCHORS)
+    anchors, rows = index._round(scores), np.arange(NUM_ANCHORS)
     found, depths = _search_lists(scores, anchors, rows, index.lists, searches, Stage(16, ALL))
     expected = (world.exact >= found[0].scores[:, -1:]).sum(axis=1)  # ties stand before the last one
     assert (depths >= expected - 1).all()
