@@ -37,8 +37,8 @@ AUTO_PASSAGES = 1_000_000
 
 With MiniLM, 719,233 sentences were searched 4.2 times as fast through lists as exactly, 98.8 % of the negatives found,
 and 400,000 sentences 3.2 times (``tests/benchmarks/bench_approximate.py``). Vectors of words, with ceilings far deeper,
-were no faster through lists when lists took twice as long: so this is where exact search begins to take minutes, and not
-the first size at which lists can win.
+were no faster through lists when lists took twice as long: so this is where exact search begins to take minutes, and
+not the first size at which lists can win.
 """
 
 AUTO_LIST = 1000
