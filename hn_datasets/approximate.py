@@ -102,8 +102,8 @@ class ApproximateIndex:
             rows = rows[(depths > stage.reach) & (depths < CROWDED)]
         rest = np.concatenate([*crowds, rows])
         if len(rest):
-            narrow = DenseScores(self._scorer, scores.exact.anchors[rest])
-            exact = k_best_below(narrow, [search.take(rest, search.k) for search in searches])
+            remaining = DenseScores(self._scorer, scores.exact.anchors[rest])
+            exact = k_best_below(remaining, [search.take(rest, search.k) for search in searches])
             _put(answers, exact, rest, np.ones(len(rest), dtype=bool))
         return answers
 

@@ -21,7 +21,7 @@ from hn_datasets.quantized import likely_slack_of, rotate, round_to_int8, slack_
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
 from hn_datasets.scoring import DenseScorer
-from hn_datasets.search import Nearness, Search
+from hn_datasets.search import Nearness, Search, k_best_below
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.texts import Corpus, Ragged
 from tests.static_model import WORDS, save_static_model
@@ -170,6 +170,24 @@ def test_depths_are_ranks_among_all_passages(world, share):
     expected = (world.exact >= found[0].scores[:, -1:]).sum(axis=1)  # ties stand before the last one
     assert (depths >= expected - 1).all()
     assert share or (depths <= expected).all()  # of blocked ones some are counted that stand behind
+
+
+def test_passages_far_shorter_than_others_are_found(tmp_path):
+    rng = np.random.default_rng(0)
+    long, anchors = rng.standard_normal((1, 900, 384)), rng.standard_normal((1, 40, 384))
+    long, anchors = (part[0] / np.linalg.norm(part[0], axis=1, keepdims=True) for part in (long, anchors))
+    short = 0.005 * anchors  # which rounding takes altogether
+    passages, anchors = np.concatenate([long, short]).astype(np.float32), anchors.astype(np.float32)
+    texts, queries = ([f"{kind} {number}" for number in range(n)] for kind, n in (("passage", 940), ("anchor", 40)))
+    teacher = PrecomputedTeacher((queries, anchors), (texts, passages), similarity="dot")
+    corpus, store = Corpus.build([pa.array(texts)], tmp_path / "corpora"), EmbeddingStore(tmp_path)
+    store.embed(teacher, "passage", corpus.column, corpus.digests)
+    scorer = DenseScorer(teacher, corpus, store, device="cpu")
+    none = Ragged(np.zeros(41, np.int64), np.empty(0, np.int64))
+    search = Search(np.einsum("ij,ij->i", anchors, passages[900:]).astype(np.float64) + 2e-6, 4, none)
+    (found,) = ApproximateIndex(scorer, "IVF4,SQ8").k_best_below(scorer.scores(queries), [search], [])
+    (exact,) = k_best_below(scorer.scores(queries), [search])
+    assert (found.ids == exact.ids).all()
 
 
 @pytest.mark.parametrize("dimension", [2, 24, 384])
