@@ -77,6 +77,11 @@ def over_items(function: Callable[[Item], Answer], items: Iterable[Item]) -> lis
             answer.cancel()
 
 
+def in_a_thread(function: Callable[[], Answer]) -> Answer:
+    """Return ``function()`` as one of the threads sees it that compute alone."""
+    return _executor(os.getpid()).submit(function).result()
+
+
 @lru_cache(maxsize=1)
 def _executor(process: int) -> ThreadPoolExecutor:
     """Return the threads of this process; those of the parent are not there after a fork.
@@ -84,6 +89,7 @@ def _executor(process: int) -> ThreadPoolExecutor:
     Each computes matrix products alone: the threads of OpenMP keep the cores busy for milliseconds after a product.
     """
     threads = num_threads()
+    own = torch.get_num_threads()  # before another thread sets a number, which this one would take for its own
     started = threading.Barrier(threads + 1)
 
     def start() -> None:
@@ -95,5 +101,5 @@ def _executor(process: int) -> ThreadPoolExecutor:
     for _ in range(threads):
         executor.submit(int)
     started.wait()
-    torch.set_num_threads(torch.get_num_threads())  # threads that others start later take the last number set anywhere
+    torch.set_num_threads(own)  # threads that others start later take the last number set anywhere
     return executor

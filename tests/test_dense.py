@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -25,7 +27,7 @@ from hn_datasets.errors import ArgumentError, MissingPromptWarning, TeacherError
 from hn_datasets.teachers.dense import LARGEST_CALL, SMALLEST_CALL, DenseTeacher
 from hn_datasets.teachers.identity import digest_model
 from hn_datasets.teachers.loading import as_teacher, teacher_from_spec
-from hn_datasets.teachers.token_batches import CPU_TOKENS
+from hn_datasets.teachers.token_batches import CPU_TOKENS, tokenise
 from tests.static_model import make_static_model, save_static_model
 from tests.tiny_transformer import make_tiny_model
 from tests.use_module import UseModule, save_use_model
@@ -462,8 +464,39 @@ def test_a_large_model_gets_less_text_at_once(model, tiny):
 
 def test_only_a_transformer_is_rounded_unasked(minilm_path, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr("hn_datasets.teachers.models._multiplies_bfloat16_faster", lambda: True)
     for supported, precision in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda supported=supported: supported)
         assert DenseTeacher(minilm_path).spec()["precision"] == precision
         folder = save_static_model(tmp_path / precision)
         assert DenseTeacher(folder).spec()["precision"] == "float32"
+
+
+def test_no_texts(tiny):
+    assert DenseTeacher(tiny).encode([], "passage").shape == (0, 16)
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_tokens_are_those_of_the_model(minilm_path, tmp_path, decoder):
+    model = make_tiny_model(minilm_path, tmp_path, decoder=decoder, length=12)
+    texts = ["one", "a longer text " * 9, "", "금리"]
+    expected = model.preprocess(texts, prompt="query: ", task="query")
+    found = tokenise(model, texts, "query: ", "query")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if torch.is_tensor(value):
+            assert found[name].dtype == value.dtype
+            assert (found[name] == value).all()
+        else:
+            assert found[name] == value
+
+
+def test_threads_of_ours_take_none_from_torch():
+    """A process may begin with an encoder: what it computes later has all cores, as before."""
+    code = (
+        "import torch\n"
+        "from hn_datasets.threads import over_items\n"
+        "list(over_items(abs, range(9)))\n"
+        "print(torch.get_num_threads() == len(__import__('os').sched_getaffinity(0)))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"True\n"

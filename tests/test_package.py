@@ -21,8 +21,8 @@ PACKAGE = ROOT / "hn_datasets"
 ORDER = [
     "errors", "methods", "modes", "threads", "files", "texts", "columns", "recipe",
     "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.token_batches",
-    "teachers.graphs", "teachers.attention", "teachers.models", "teachers.identity", "teachers.prompts",
-    "teachers.remembered", "teachers.dense",
+    "teachers.graphs", "teachers.attention", "teachers.encoder_layers", "teachers.models",
+    "teachers.identity", "teachers.prompts", "teachers.remembered", "teachers.dense",
     "teachers.cross_encoder",
     "teachers.bm25_index", "teachers.bm25_pieces", "teachers.bm25", "teachers.named", "teachers.ensemble",
     "teachers.loading", "teachers",

@@ -1,8 +1,8 @@
 """Attention in bfloat16 on a CPU that multiplies bfloat16.
 
-The kernel of torch multiplies in float32 there, unless it has AMX. These steps take less than half of its time on all
-texts of a pass: products of bfloat16, a softmax of them in one compiled pass, and products again. Passes with more
-scores than memory should hold are left to the kernel of torch.
+The kernel of torch multiplies in float32 there, unless it has AMX. These steps take less than half of its time:
+products of bfloat16, a softmax of them in one compiled pass, and products again, on as many scores at once as memory
+should hold.
 
 Scores are bfloat16 before they are weights, so weights are as far off as scores are high: one of 2**5 by up to 4 %.
 With MiniLM, whose scores reach 2**7, vectors are as near to those of float32 as with the kernel of torch: cosines of
@@ -12,89 +12,48 @@ With MiniLM, whose scores reach 2**7, vectors are as near to those of float32 as
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-NAME = "hn_datasets_bfloat16"
-"""What ``transformers`` knows this attention by."""
-
-MODEL_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "distilbert"})
-"""Encoders whose attention is nothing but a softmax of products, with one mask for all queries of a text."""
-
-MOST_SCORES = 1 << 24
-"""Scores of a pass, of all heads: 32 MiB, which is a text of 1,024 tokens in 16 heads."""
+BLOCK_SCORES = 1 << 22
+"""Scores at once: 8 MiB. Fewer take longer, for each product has a start of its own."""
 
 SMALLEST_POWER = -120.0
 """Smaller powers of two weigh nothing; a normal number of float32 has at least 2**-126."""
 
 
-def quicken_attention(model: SentenceTransformer) -> None:
-    """Let a model in bfloat16 on a CPU attend in this way, if it is an encoder that is known to allow it."""
-    network = model.transformers_model
-    if network is None or network.config.model_type not in MODEL_TYPES or getattr(network.config, "is_decoder", False):
-        return
-    if network.config._attn_implementation == "sdpa":
-        _register()
-        network.set_attn_implementation(NAME)
-
-
-@lru_cache(maxsize=1)
-def _register() -> None:
-    from transformers import AttentionInterface, AttentionMaskInterface  # noqa: PLC0415 - seconds to import
-    from transformers.masking_utils import sdpa_mask  # noqa: PLC0415
-
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-
-
 def attend(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """Return what each query takes from the values, as ``transformers`` asks its attention functions.
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, counted: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return what each query takes from the values, by a softmax of its products over the root of d.
 
     Args:
-        module: the layer.
-        query: shape ``[num_texts, heads, num_tokens, d]``, as are key and value.
+        query: shape ``[num_texts, heads, num_tokens, d]``, bfloat16, without gaps in memory, as are key and value.
         key: one for each token.
         value: what the tokens give.
-        attention_mask: shape ``[num_texts, 1, num_tokens, num_tokens]``, bool, one for all queries of a text; or None.
-        scaling: of the products; one over the root of d if None.
-        options: what else the function of torch takes.
+        counted: shape ``[num_texts, num_tokens]``, bool: tokens that are no padding; all if None.
 
     Returns:
-        Shape ``[num_texts, num_tokens, heads, d]``, and None.
+        Shape ``[num_texts, heads, num_tokens, d]``, bfloat16; 0 where nothing counts.
     """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: PLC0415 - seconds to import
-
     num_texts, heads, num_tokens, dimension = query.shape
-    others = query.dtype != torch.bfloat16 or (torch.is_grad_enabled() and query.requires_grad)
-    others = others or getattr(module, "is_causal", False)
-    others = others or any(options.get(name) for name in ("dropout", "is_causal"))
-    others = others or any(options.get(name) is not None for name in ("position_bias", "cache"))
-    if others or num_texts * heads * num_tokens * key.shape[2] > MOST_SCORES:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    # Products of what does not lie in one piece copy it themselves, which takes half as long as they do.
-    query, key, value = (part.contiguous().flatten(0, 1) for part in (query, key, value))
-    weights = torch.bmm(query, key.transpose(1, 2))
-    factor = (scaling if scaling is not None else dimension**-0.5) * math.log2(math.e)
-    counted = attention_mask[:, 0, 0] if attention_mask is not None else torch.ones((), dtype=torch.bool)
-    counted = counted.expand(num_texts, key.shape[1]).contiguous()
-    _weigh(weights.view(torch.uint16).numpy(), np.float32(factor), counted.numpy())
-    found = torch.bmm(weights, value).view(num_texts, heads, num_tokens, value.shape[2])
-    return found.transpose(1, 2).contiguous(), None
+    taken = query.new_empty((num_texts, heads, num_tokens, value.shape[3]))
+    factor = np.float32(dimension**-0.5 * math.log2(math.e))
+    matrices = max(1, BLOCK_SCORES // max(1, num_tokens * num_tokens))
+    lines = max(1, BLOCK_SCORES // max(1, num_tokens))
+    every = counted if counted is not None else torch.ones((), dtype=torch.bool)
+    counts = every.expand(num_texts, num_tokens).repeat_interleave(heads, dim=0).numpy()
+    queries, keys, values, answers = (part.flatten(0, 1) for part in (query, key, value, taken))
+    for first in range(0, num_texts * heads, matrices):
+        own = slice(first, first + matrices)
+        for line in range(0, num_tokens, lines):
+            weights = torch.bmm(queries[own, line : line + lines], keys[own].transpose(1, 2))
+            _weigh(weights.view(torch.uint16).numpy(), factor, counts[own])
+            torch.bmm(weights, values[own], out=answers[own, line : line + lines])
+    return taken
 
 
 @numba.njit(  # type: ignore[untyped-decorator]
@@ -106,19 +65,18 @@ def _weigh(bits: Any, factor: Any, counted: Any) -> None:
     Every loop over a row compiles to vector code, the largest of integers that rise as the floats do among them.
 
     Args:
-        bits: shape ``[num_texts * heads, num_tokens, n]``, uint16: bfloat16 numbers.
+        bits: shape ``[n, num_queries, num_tokens]``, uint16: bfloat16 numbers.
         factor: float32.
-        counted: shape ``[num_texts, n]``, bool: what else has no share.
+        counted: shape ``[n, num_tokens]``, bool: what else has no share.
     """
-    heads, width = bits.shape[0] // max(1, len(counted)), bits.shape[2]
+    width = bits.shape[2]
     powers, negative, shift = np.empty(width, np.float32), np.int32(0x7FFFFFFF), np.uint32(16)
     for line in range(bits.shape[0] * bits.shape[1]):
         matrix, row = line // bits.shape[1], line % bits.shape[1]
-        text = matrix // heads
         top = np.int32(-(2**31))
         for key in range(width):
             power = np.uint32(np.uint32(bits[matrix, row, key]) << shift).view(np.float32) * factor
-            power = power if counted[text, key] else np.float32(-np.inf)
+            power = power if counted[matrix, key] else np.float32(-np.inf)
             powers[key] = power
             number = np.float32(power).view(np.int32)
             top = max(top, np.int32(number ^ np.int32(np.int32(number >> np.int32(31)) & negative)))

@@ -18,7 +18,7 @@ from hn_datasets.teachers.base import Floats, Role
 from hn_datasets.teachers.identity import commit_of, digest_model, sum_weights
 from hn_datasets.teachers.models import is_cross_encoder
 from hn_datasets.texts import DIGEST_BYTES, Digests, digest_of
-from hn_datasets.threads import is_forked
+from hn_datasets.threads import is_forked, leave_parents_threads
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -127,10 +127,7 @@ class PairScorer:
                 raise TeacherError(
                     "Expected one process for a cross-encoder on a GPU, got a forked worker; leave num_proc out."
                 )
-            if torch.get_num_threads() > 1:
-                torch.set_num_threads(
-                    1
-                )  # the threads of the parent did not come along, and waiting for them never ends
+            leave_parents_threads()
         pairs = [_split_pair(text) for text in texts]
         before = model.max_seq_length
         model.max_seq_length = self._spec["max_length"] or before

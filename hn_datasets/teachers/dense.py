@@ -60,8 +60,8 @@ class DenseTeacher:
         max_seq_length: texts are cut after so many tokens; the model's own length if None.
         truncate_dim: keep the first so many components, for Matryoshka models.
         precision: of the transformer; pooling and normalising are always float32. ``"auto"``: bfloat16 where the
-            hardware has fast bfloat16 products (CUDA, CPUs with AMX or AVX512-BF16), else float32; a loaded model
-            stays as it is, and one with the ONNX or OpenVINO backend computes in its own.
+            hardware has fast bfloat16 products (CUDA, CPUs with AMX, or with AVX512-BF16 where that proves faster),
+            else float32; a loaded model stays as it is, and one with the ONNX or OpenVINO backend computes in its own.
         device: one device, or a list of devices that share the work. A loaded model stays on its device.
         batch_size: texts per forward pass; as many as fill a budget of tokens if None.
         revision: branch, tag or commit on the Hub.
@@ -86,6 +86,7 @@ class DenseTeacher:
         revision: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
+        leave_parents_threads()
         _check(precision, batch_size, max_seq_length, truncate_dim)
         self.batch_size = batch_size
         self._device = device
@@ -193,6 +194,8 @@ class DenseTeacher:
         leave_parents_threads()
         model = self._model
         self._check_weights(model)
+        if not texts:
+            return np.empty((0, self.dimension), np.float32)
         before, length = model.max_seq_length, self._spec["max_seq_length"]
         set_length(model, before if length is None else length)
         try:
@@ -214,7 +217,7 @@ class DenseTeacher:
             weight.numel()
             for module in self._model.modules()
             if not isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag)
-            for weight in module.parameters(recurse=False)
+            for weight in (*module.parameters(recurse=False), *module.buffers(recurse=False))
         )
         return int(np.clip(CALL_WORK[device] // max(1, num_weights), SMALLEST_CALL, LARGEST_CALL[device]))
 
@@ -222,7 +225,7 @@ class DenseTeacher:
         """Return vectors, shape ``[len(texts), dimension]``, of unit length unless the similarity is "dot"."""
         prompt, pool, batch_size = self._prompt(role), self._open_pool(model), self.batch_size
         task: Task = "query" if role == "anchor" else "document"
-        if batch_size is None and texts:
+        if batch_size is None:
             max_tokens, longest = num_tokens_of(model.device), longest_of(model, texts, prompt, task)
             if longest is not None and pool is None:
                 vectors = encode_by_tokens(model, texts, prompt, task, max_tokens)[:, : self.dimension].float()
@@ -272,6 +275,7 @@ class DenseTeacher:
 
     @cached_property
     def _model(self) -> SentenceTransformer:
+        leave_parents_threads()
         spec = self._spec
         graph = spec if "backend" in spec else None
         loaded = load_model(spec["model"], self._device, spec["revision"], spec["trust_remote_code"], graph)

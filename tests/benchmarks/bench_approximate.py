@@ -3,9 +3,10 @@
 ``python tests/benchmarks/bench_approximate.py FOLDER... --store FOLDER [--size 1000000] [--teacher minilm|words]``
 
 Each FOLDER is a retrieval set: ``corpus.jsonl``, ``queries.jsonl``, ``qrels.tsv``. Its passages are split into
-sentences; if all sets have fewer distinct ones than ``size``, runs of 2, 3, ... neighbouring sentences of a passage
-fill up, and the table says how many of what there are. Anchors are up to ``anchors`` queries, spread over the sets; the
-positive is the sentence of the positive passages that the teacher scores highest. Vectors come from
+sentences; if all sets have fewer distinct ones than ``size``, the clauses of the sentences and runs of 2, 3, ...
+neighbouring clauses fill up, and the table says how many of what there are. Anchors are up to ``anchors`` queries,
+spread over the sets; the positive is the sentence of the positive passages that the teacher scores highest. Vectors
+come from
 
 - ``minilm``: all-MiniLM-L6-v2 through the package; the first run encodes, later ones find the vectors in the store, or
 - ``words``: for each text the mean of MiniLM's vectors of its single tokens, rare ones weighted up, centred: seconds,
@@ -200,7 +201,7 @@ def main() -> None:
     )
     print(
         f"{result['texts']:,} distinct texts of {len(chosen.folders)} sets, of them {result['sentences']:,} sentences, "
-        f"the others runs of neighbouring ones; {result['anchors']:,} anchors; vectors: {chosen.teacher}"
+        f"the others clauses and runs of them; {result['anchors']:,} anchors; vectors: {chosen.teacher}"
     )
     added = {
         key: (result[key]["memory_peak"] - result[key]["memory_before"]) / 2**20

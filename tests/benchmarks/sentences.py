@@ -15,6 +15,7 @@ END = re.compile(
     r"|(?<=\s[.])\s+"  # tokenised text, where all letters may be small
     r"|\n+"
 )
+PAUSE = re.compile(r"[,;:、，()（）]\s*|\s[-–—]\s")
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,30 @@ def read_pairs(folder: Path, passages: dict[str, list[str]]) -> list[Pair]:
     return [Pair(folder.name, queries[query], tuple(dict.fromkeys(own))) for query, own in found.items() if own]
 
 
+def split_clauses(sentence: str) -> list[str]:
+    """Return the parts of a sentence between its commas, colons, brackets and dashes."""
+    return [clause for part in PAUSE.split(sentence) if len(clause := part.strip()) > 1]
+
+
 def collect_sentences(documents: Sequence[list[str]], size: int) -> tuple[list[str], int]:
-    """Return up to ``size`` distinct texts: all sentences, then runs of 2, 3, ... sentences of a passage.
+    """Return up to ``size`` distinct texts: sentences, their clauses, runs of 2, 3, ... clauses, then of sentences.
 
     Returns:
         The texts, and how many of them are single sentences.
     """
-    texts = dict.fromkeys(itertools.chain.from_iterable(documents))
-    num_sentences = len(texts)
-    for length in range(2, max(map(len, documents), default=1) + 1):
+    num_sentences = len(set(itertools.chain.from_iterable(documents)))
+    clauses = [split_clauses(sentence) for own in documents for sentence in own]
+    texts: dict[str, None] = {}
+    for text in itertools.chain(*documents, _iter_runs(clauses, ", "), _iter_runs(documents, " ")):
+        if len(texts) >= size:
+            break
+        texts[text] = None
+    return list(texts), min(num_sentences, size)
+
+
+def _iter_runs(documents: Sequence[list[str]], between: str) -> Iterator[str]:
+    """Yield all parts of the documents, then all runs of 2, 3, ... neighbouring ones."""
+    for length in range(1, max(map(len, documents), default=0) + 1):
         for own in documents:
-            if len(texts) >= size:
-                return list(texts)[:size], num_sentences
-            runs = range(len(own) - length + 1)
-            texts.update(dict.fromkeys(" ".join(own[start : start + length]) for start in runs))
-    return list(texts)[:size], min(num_sentences, size)
+            for start in range(len(own) - length + 1):
+                yield between.join(own[start : start + length])
