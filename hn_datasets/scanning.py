@@ -21,7 +21,7 @@ ceiling in the middle of all scores, the whole row takes less time as such produ
 CROWDED = -1
 """Count of a row whose candidates are too many; narrower scores will tell them apart."""
 
-_CHUNK = 128
+_CHUNK = 64
 """Scores looked at together; most runs hold no candidate."""
 
 

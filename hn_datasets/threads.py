@@ -77,11 +77,6 @@ def over_items(function: Callable[[Item], Answer], items: Iterable[Item]) -> lis
             answer.cancel()
 
 
-def in_a_thread(function: Callable[[], Answer]) -> Answer:
-    """Return ``function()`` as one of the threads sees it that compute alone."""
-    return _executor(os.getpid()).submit(function).result()
-
-
 @lru_cache(maxsize=1)
 def _executor(process: int) -> ThreadPoolExecutor:
     """Return the threads of this process; those of the parent are not there after a fork.

@@ -7,6 +7,7 @@ from hn_datasets.teachers import attention
 from hn_datasets.teachers.attention import attend
 
 SHAPE = (3, 4, 50, 32)
+SCALING = 32**-0.5
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def parts():
 
 
 def softmax(query, key, value, counted):
-    scores = query.double() @ key.double().transpose(2, 3) * 32**-0.5
+    scores = query.double() @ key.double().transpose(2, 3) * SCALING
     if counted is not None:
         scores = scores.masked_fill(~counted[:, None, None], -torch.inf)
     return torch.softmax(scores, dim=3) @ value.double()
@@ -30,7 +31,7 @@ def test_the_values_are_weighted_by_a_softmax(parts, monkeypatch, padded, scores
     monkeypatch.setattr(attention, "BLOCK_SCORES", scores)
     *vectors, counted = parts
     counted = counted if padded else None
-    found = attend(*vectors, counted)
+    found = attend(*vectors, SCALING, counted)
     expected = softmax(*vectors, counted)
     assert found.shape == SHAPE
     assert (found - expected).norm() / expected.norm() < 0.01
@@ -38,17 +39,17 @@ def test_the_values_are_weighted_by_a_softmax(parts, monkeypatch, padded, scores
 
 def test_padding_has_no_influence(parts):
     query, key, value, counted = parts
-    before = attend(query, key, value, counted)
+    before = attend(query, key, value, SCALING, counted)
     key[1, :, 20:], value[1, :, 20:] = 3, -7
-    assert (before == attend(query, key, value, counted)).all()
+    assert (before == attend(query, key, value, SCALING, counted)).all()
 
 
 @pytest.mark.parametrize("height", [1000, -1000, 90, -79])  # powers of two of 1443, -1443, 130 and -114
 def test_high_and_low_scores_are_weighed_by_their_differences(parts, height):
     query, key, value, counted = parts
-    before = attend(*parts)
+    before = attend(*parts[:3], SCALING, parts[3])
     query[1], key[1] = height / 32**0.5, 1 + key[1] / 512
-    found = attend(query, key, value, counted)
+    found = attend(query, key, value, SCALING, counted)
     scores = (query @ key.transpose(2, 3))[1].double() * 32**-0.5
     expected = torch.softmax(scores.masked_fill(~counted[1], -torch.inf), dim=2) @ value[1].double()
     assert (found[1] - expected).abs().max() < 0.02
@@ -57,16 +58,16 @@ def test_high_and_low_scores_are_weighed_by_their_differences(parts, height):
 
 @pytest.mark.parametrize("key", [torch.nan, -torch.nan, torch.inf])
 def test_numbers_that_are_none_stay_in_their_text(parts, key):
-    before = attend(*parts)
+    before = attend(*parts[:3], SCALING, parts[3])
     parts[1][1, :, 3, ::2], parts[1][1, :, 3, 1::2] = key, -key  # products of infinities of both signs are none
-    found = attend(*parts)
+    found = attend(*parts[:3], SCALING, parts[3])
     assert found[1].isnan().all()
     assert (found[[0, 2]] == before[[0, 2]]).all()
 
 
 def test_a_text_without_tokens_takes_nothing(parts):
     *vectors, counted = parts
-    found = attend(*vectors, counted & torch.tensor([[True], [False], [True]]))
+    found = attend(*vectors, SCALING, counted & torch.tensor([[True], [False], [True]]))
     assert (found[1] == 0).all()
 
 
@@ -75,11 +76,12 @@ def test_weights_are_those_of_a_softmax(num_tokens):
     torch.manual_seed(num_tokens)
     query, key = (torch.randn(2, 3, num_tokens, 8).bfloat16() * 3 for _ in range(2))
     value = torch.eye(num_tokens).bfloat16().repeat(2, 3, 1, 1)
-    found = attend(query, key, value)
+    found = attend(query, key, value, 8**-0.5)
     expected = torch.softmax((query @ key.transpose(2, 3)).double() * 8**-0.5, dim=3)
     assert (found - expected).abs().max() < 2**-8
     assert (found.double() / expected - 1)[expected > 2**-100].abs().max() < 2**-7
 
 
 def test_no_texts(parts):
-    assert attend(*(part[:0] for part in parts)).shape == (0, 4, 50, 32)
+    query, key, value, counted = (part[:0] for part in parts)
+    assert attend(query, key, value, SCALING, counted).shape == (0, 4, 50, 32)

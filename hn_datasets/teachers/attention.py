@@ -26,25 +26,30 @@ SMALLEST_POWER = -120.0
 
 
 def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, counted: torch.Tensor | None = None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float,
+    counted: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return what each query takes from the values, by a softmax of its products over the root of d.
+    """Return what each query takes from the values, by a softmax of its products with the keys.
 
     Args:
         query: shape ``[num_texts, heads, num_tokens, d]``, bfloat16, without gaps in memory, as are key and value.
         key: one for each token.
         value: what the tokens give.
+        scaling: of the products.
         counted: shape ``[num_texts, num_tokens]``, bool: tokens that are no padding; all if None.
 
     Returns:
         Shape ``[num_texts, heads, num_tokens, d]``, bfloat16; 0 where nothing counts.
     """
-    num_texts, heads, num_tokens, dimension = query.shape
+    num_texts, heads, num_tokens, _ = query.shape
     taken = query.new_empty((num_texts, heads, num_tokens, value.shape[3]))
-    factor = np.float32(dimension**-0.5 * math.log2(math.e))
+    factor = np.float32(scaling * math.log2(math.e))
     matrices = max(1, BLOCK_SCORES // max(1, num_tokens * num_tokens))
     lines = max(1, BLOCK_SCORES // max(1, num_tokens))
-    every = counted if counted is not None else torch.ones((), dtype=torch.bool)
+    every = counted if counted is not None else torch.ones((), dtype=torch.bool, device=query.device)
     counts = every.expand(num_texts, num_tokens).repeat_interleave(heads, dim=0).numpy()
     queries, keys, values, answers = (part.flatten(0, 1) for part in (query, key, value, taken))
     for first in range(0, num_texts * heads, matrices):

@@ -15,7 +15,6 @@ import torch
 from hn_datasets.errors import ArgumentError, TeacherError
 from hn_datasets.teachers.encoder_layers import quicken_layers
 from hn_datasets.teachers.graphs import describe_graph, graph_options
-from hn_datasets.threads import in_a_thread
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -143,31 +142,25 @@ def fast_precision(device: torch.device) -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
     if device.type != "cpu":
         return "float32"
-    fast = torch.cpu._is_amx_tile_supported() or (
-        torch.cpu._is_avx512_bf16_supported() and _multiplies_bfloat16_faster()
-    )
-    return "bfloat16" if fast else "float32"
+    has_products = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if has_products and _multiplies_bfloat16_faster() else "float32"
 
 
 @lru_cache(maxsize=1)
 def _multiplies_bfloat16_faster() -> bool:
     """Return whether products of bfloat16 take less time on this CPU than those of float32.
 
-    That it has the instruction says nothing: AMD's take from a half to a third of the time, Intel's without AMX twice
-    the time. Either is far enough from 1 to come out the same on a busy machine.
+    That it has the instruction says nothing: AMD's take from a half to a third of the time, Intel's with AMX a seventh,
+    and without it twice the time. Each is far enough from 1 to come out the same on a busy machine.
     """
-
-    def compare() -> bool:
-        seconds = {torch.bfloat16: math.inf, torch.float32: math.inf}
-        with torch.inference_mode():
-            tables = {kind: torch.ones((PROBE_SIZE, PROBE_SIZE), dtype=kind, device="cpu") for kind in seconds}
-            for kind in [*seconds] * PROBES:
-                start = time.perf_counter()
-                torch.mm(tables[kind], tables[kind])
-                seconds[kind] = min(seconds[kind], time.perf_counter() - start)
-        return seconds[torch.bfloat16] < seconds[torch.float32]
-
-    return in_a_thread(compare)
+    seconds = {torch.bfloat16: math.inf, torch.float32: math.inf}
+    with torch.inference_mode():
+        tables = {kind: torch.ones((PROBE_SIZE, PROBE_SIZE), dtype=kind, device="cpu") for kind in seconds}
+        for kind in [*seconds] * PROBES:
+            start = time.perf_counter()
+            torch.mm(tables[kind], tables[kind])
+            seconds[kind] = min(seconds[kind], time.perf_counter() - start)
+    return seconds[torch.bfloat16] < seconds[torch.float32]
 
 
 def resolve_length(model: SentenceTransformer, given: int | None) -> int | None:

@@ -97,11 +97,13 @@ def tokenise(model: SentenceTransformer, texts: Sequence[str], prompt: str, task
     Where it is known that nothing looks at the tensors on the way, the tables come as lists and become tensors at once:
     ``transformers`` would look at each number in Python, which takes half as long as the tokenizer itself.
     """
-    from sentence_transformers.base.modules import Transformer  # noqa: PLC0415 - seconds to import
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - seconds to import
+    from sentence_transformers.base.modules import Transformer  # noqa: PLC0415
 
     first: Any = model[0]
     if (
-        type(first) is not Transformer
+        type(model) is not SentenceTransformer
+        or type(first) is not Transformer
         or first.transformer_task != "feature-extraction"
         or getattr(first, "query_expansion", None) is not None
         or "message" in first.modality_config
