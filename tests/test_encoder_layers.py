@@ -270,5 +270,5 @@ def test_a_forked_worker_whose_parent_has_computed(minilm_path, monkeypatch, bui
 
     worker = multiprocessing.get_context("fork").Process(target=encode)
     worker.start()
-    worker.join(timeout=60)
+    worker.join(timeout=300)
     assert worker.exitcode == 0
