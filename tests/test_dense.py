@@ -464,7 +464,7 @@ def test_a_large_model_gets_less_text_at_once(model, tiny):
 
 def test_only_a_transformer_is_rounded_unasked(minilm_path, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr("hn_datasets.teachers.models._multiplies_bfloat16_faster", lambda: True)
+    monkeypatch.setattr("hn_datasets.teachers.models._is_of_amd", lambda: True)
     for supported, precision in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda supported=supported: supported)
         assert DenseTeacher(minilm_path).spec()["precision"] == precision

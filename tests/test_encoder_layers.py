@@ -234,27 +234,33 @@ def test_a_model_that_was_loaded_to_attend_otherwise_goes_on_so(minilm_path):
 
 
 @pytest.mark.parametrize(
-    ("amx", "instruction", "faster", "expected"),
+    ("amx", "instruction", "amd", "expected"),
     [
-        (True, False, True, "bfloat16"),
-        (True, True, False, "float32"),
+        (True, False, False, "bfloat16"),
+        (True, True, False, "bfloat16"),
         (False, True, True, "bfloat16"),
         (False, True, False, "float32"),
         (False, False, True, "float32"),
     ],
 )
-def test_bfloat16_has_to_be_faster(monkeypatch, amx, instruction, faster, expected):
+def test_the_instruction_alone_is_not_enough(monkeypatch, amx, instruction, amd, expected):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instruction)
-    monkeypatch.setattr(models, "_multiplies_bfloat16_faster", lambda: faster)
+    monkeypatch.setattr(models, "_is_of_amd", lambda: amd)
     assert models.fast_precision(torch.device("cpu")) == expected
 
 
-def test_what_is_measured_leaves_torch_as_it_was():
-    before = torch.get_num_threads()
-    with torch.device("meta"):  # a default that products cannot be timed on
-        assert models._multiplies_bfloat16_faster.__wrapped__() in (True, False)
-    assert torch.get_num_threads() == before
+@pytest.mark.parametrize(("vendor", "expected"), [("AuthenticAMD", True), ("GenuineIntel", False)])
+@pytest.mark.parametrize("linux", [True, False])
+def test_the_maker_of_the_processor(monkeypatch, vendor, expected, linux):
+    def read(path, **_):
+        if not linux:
+            raise FileNotFoundError(path)
+        return f"processor : 0\nvendor_id : {vendor}\n"
+
+    monkeypatch.setattr(models.Path, "read_text", read)
+    monkeypatch.setattr("platform.processor", lambda: "x86_64" if linux else f"AMD64 Family 25, {vendor}")
+    assert models._is_of_amd.__wrapped__() == expected
 
 
 @pytest.mark.parametrize("built", ["in the worker", "before"])

@@ -60,8 +60,8 @@ class DenseTeacher:
         max_seq_length: texts are cut after so many tokens; the model's own length if None.
         truncate_dim: keep the first so many components, for Matryoshka models.
         precision: of the transformer; pooling and normalising are always float32. ``"auto"``: bfloat16 where the
-            hardware has fast bfloat16 products (CUDA, CPUs with AMX, or with AVX512-BF16 where that proves faster),
-            else float32; a loaded model stays as it is, and one with the ONNX or OpenVINO backend computes in its own.
+            hardware has fast bfloat16 products (CUDA, CPUs with AMX, those of AMD with AVX512-BF16), else float32; a
+            loaded model stays as it is, and one with the ONNX or OpenVINO backend computes in its own.
         device: one device, or a list of devices that share the work. A loaded model stays on its device.
         batch_size: texts per forward pass; as many as fill a budget of tokens if None.
         revision: branch, tag or commit on the Hub.

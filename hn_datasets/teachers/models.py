@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
+import platform
 import sys
-import time
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 
 NO_LENGTH = 10**9
 """Tokenizers and static embeddings without a longest text have lengths above this, or infinity, which JSON lacks."""
-
-PROBE_SIZE, PROBES = 384, 5
-"""Width of the tables whose products tell a processor's faster precision, and how often; together 10 ms."""
 
 
 def is_sentence_transformer(value: object) -> TypeGuard[SentenceTransformer]:
@@ -142,25 +138,23 @@ def fast_precision(device: torch.device) -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
     if device.type != "cpu":
         return "float32"
-    has_products = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return "bfloat16" if has_products and _multiplies_bfloat16_faster() else "float32"
+    fast = torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and _is_of_amd())
+    return "bfloat16" if fast else "float32"
 
 
 @lru_cache(maxsize=1)
-def _multiplies_bfloat16_faster() -> bool:
-    """Return whether products of bfloat16 take less time on this CPU than those of float32.
+def _is_of_amd() -> bool:
+    """Return whether this is a processor of AMD.
 
-    That it has the instruction says nothing: AMD's take from a half to a third of the time, Intel's with AMX a seventh,
-    and without it twice the time. Each is far enough from 1 to come out the same on a busy machine.
+    That a processor has the instruction for bfloat16 says nothing of its rate: AMD's take from a third to a half of the
+    time of float32, Intel's without AMX twice the time. The answer is part of what vectors are kept under, so it has to
+    be the same every time: products timed on a busy machine were not.
     """
-    seconds = {torch.bfloat16: math.inf, torch.float32: math.inf}
-    with torch.inference_mode():
-        tables = {kind: torch.ones((PROBE_SIZE, PROBE_SIZE), dtype=kind, device="cpu") for kind in seconds}
-        for kind in [*seconds] * PROBES:
-            start = time.perf_counter()
-            torch.mm(tables[kind], tables[kind])
-            seconds[kind] = min(seconds[kind], time.perf_counter() - start)
-    return seconds[torch.bfloat16] < seconds[torch.float32]
+    try:
+        about = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        about = platform.processor()
+    return "AuthenticAMD" in about
 
 
 def resolve_length(model: SentenceTransformer, given: int | None) -> int | None:
