@@ -21,16 +21,13 @@ import numpy.typing as npt
 from hn_datasets.errors import ArgumentError
 from hn_datasets.inverted_lists import Int8s, InvertedLists, Stage, load_faiss, multiply
 from hn_datasets.list_building import check_size, open_lists
-from hn_datasets.list_scanning import finish_rows, scan_list
+from hn_datasets.list_scanning import Fine, scan_list
 from hn_datasets.quantized import likely_slack_of, rotate, round_to_int8, slack_of
 from hn_datasets.scanning import PASSAGES_PER_CANDIDATE
 from hn_datasets.scoring import CROWD, DenseScorer, DenseScores
 from hn_datasets.search import Found, Search, k_best_below, riders_of
 from hn_datasets.teachers.base import Encoder, Exact, Floats, Ids, Scores, Teacher
 from hn_datasets.threads import over_rows
-
-WAITING = 64
-"""Candidates per anchor that wait for their exact scores; most never need one, for the bound has risen meanwhile."""
 
 AUTO_PASSAGES = 1_000_000
 """Passages from which on ``"auto"`` is approximate.
@@ -109,13 +106,18 @@ class ApproximateIndex:
         return answers
 
     def _round(self, scores: Scores) -> _Anchors:
-        rounded = scores.rounded if isinstance(scores, DenseScores) else None
-        if rounded is None:
-            rounded = round_to_int8(rotate(scores.exact.anchors))
+        rotated, rounded = (scores.rotated, scores.rounded) if isinstance(scores, DenseScores) else (None, None)
+        if rotated is None or rounded is None:
+            rotated = rotate(scores.exact.anchors)
+            rounded = round_to_int8(rotated)
+        corpus8, remainders = self._corpus8, self.lists.remainders
         # Rounding may take all of a passage that is far shorter than others, and what it takes has a direction then.
         bound = likely_slack_of if self._scorer.encoder.similarity == "cosine" else slack_of
-        slack = bound(rounded, self._corpus8.longest, self._corpus8.most_lost)
-        return _Anchors(rounded.integers, rounded.units * self._corpus8.unit, slack)
+        slack = bound(rounded, corpus8.longest, corpus8.most_lost)
+        # Higham, Accuracy and Stability of Numerical Algorithms, section 3.1, as for tiles of float32.
+        errors = rounded.lengths * (remainders.most_lost + corpus8.longest * (rotated.shape[1] + 8) * 2.0**-23) + 1e-30
+        fine = Fine(rotated.astype(np.float32), errors, np.float32(corpus8.unit), np.float32(remainders.unit))
+        return _Anchors(rounded.integers, rounded.units * corpus8.unit, slack, fine)
 
 
 def check_index(index: str | None, teacher: Teacher) -> None:
@@ -154,14 +156,17 @@ class _Anchors:
         integers: shape ``[n, d]``, int8.
         units: shape ``[n]``, float64: a product of integers times this is a score.
         slack: shape ``[n]``, float64: how far that score is likely to be from the exact one at most.
+        fine: what finer scores are computed with.
     """
 
     integers: Int8s
     units: Doubles
     slack: Doubles
+    fine: Fine
 
     def of_rows(self, rows: Ids) -> _Anchors:
-        return _Anchors(self.integers[rows], self.units[rows], self.slack[rows])
+        fine = self.fine._replace(anchors=self.fine.anchors[rows], errors=self.fine.errors[rows])
+        return _Anchors(self.integers[rows], self.units[rows], self.slack[rows], fine)
 
 
 def _nothing(num_rows: int, k: int) -> Found:
@@ -217,11 +222,10 @@ def _read(
     owners = np.split(begin + order // nearest.shape[1], starts[1:])
     for number, rows in zip(numbers.tolist(), owners, strict=True):
         if lists.sizes[number]:
-            tile = multiply(anchors.integers[rows], lists.integers(number))
+            integers, ids, remainders = lists.integers(number), lists.ids(number), lists.remainders_of(number)
+            tile = multiply(anchors.integers[rows], integers)
             for pick in picks:
-                scan_list(tile, rows, lists.ids(number), exact, pick, stage.reach, crowd)
-    for pick in picks:
-        finish_rows(exact, pick, begin, end)
+                scan_list(tile, rows, ids, integers, remainders, exact, anchors.fine, pick, stage.reach, crowd)
 
 
 class _Pick(NamedTuple):
@@ -229,14 +233,9 @@ class _Pick(NamedTuple):
 
     Attributes:
         high: shape ``[n]``, float32: products of integers above are not likely to be below the ceiling.
-        safe: shape ``[n]``, float32: products up to it are likely to be below the ceiling.
         units: shape ``[n]``, float64, and
         slack: shape ``[n]``, float64: those of the anchors.
-        waiting: shape ``[n, w]``, int64: candidates without exact scores.
-        values: shape ``[n, w]``, float32: their products.
-        counts: shape ``[n]``, int64: how many wait.
-        settled: shape ``[n]``, int64: how many no longer wait.
-        sure: shape ``[n, m]``, float32, falling: the best safe products.
+        settled: shape ``[n]``, int64: how many candidates there were.
         best_ids: shape ``[n, m]``, int64: the best passages below the ceiling so far, by exact scores.
         best_scores: shape ``[n, m]``, float32.
         above: shape ``[n]``, int64: how many passages score at least the ceiling.
@@ -249,14 +248,9 @@ class _Pick(NamedTuple):
     out_ids: Ids
     blocked: npt.NDArray[np.bool_]
     high: Floats
-    safe: Floats
     units: Doubles
     slack: Doubles
-    waiting: Ids
-    values: Floats
-    counts: Ids
     settled: Ids
-    sure: Floats
     best_ids: Ids
     best_scores: Floats
     above: Ids
@@ -273,14 +267,9 @@ class _Pick(NamedTuple):
             search.excluded.values,
             search.blocked if search.blocked is not None else np.empty(0, dtype=bool),
             ((search.ceilings + anchors.slack) / anchors.units).astype(np.float32),
-            ((search.ceilings - anchors.slack) / anchors.units).astype(np.float32),
             anchors.units,
             anchors.slack,
-            np.empty((n, WAITING), np.int64),
-            np.empty((n, WAITING), np.float32),
             np.zeros(n, np.int64),
-            np.zeros(n, np.int64),
-            np.full((n, m), -np.inf, np.float32),
             np.full((n, m), -1, np.int64),
             np.full((n, m), -np.inf, np.float32),
             np.zeros(n, np.int64),

@@ -19,6 +19,7 @@ import torch
 from hn_datasets.errors import ArgumentError
 from hn_datasets.quantized import LEVELS, multiplies_int8, round_to_int8
 from hn_datasets.teachers.base import Ids
+from hn_datasets.texts import Ragged
 from hn_datasets.threads import is_forked
 
 Int8s = npt.NDArray[np.int8]
@@ -37,43 +38,65 @@ class Stage:
     reach: int
 
 
+@dataclass(frozen=True)
+class Remainders:
+    """What rounding took from the passages, rounded to integers itself.
+
+    Attributes:
+        integers: shape ``[num_passages, d]``, int8, in the order of the lists.
+        unit: what 1 stands for.
+        most_lost: upper bound of the length of what even the remainder leaves out.
+    """
+
+    integers: Int8s
+    unit: float
+    most_lost: float
+
+
 class InvertedLists:
     """The lists of one corpus, memory-mapped.
 
     Args:
         path: a FAISS index of inverted lists with 8-bit codes.
+        remainders: of its passages.
         stages: how it is searched, from few lists to more.
 
     Attributes:
+        remainders: of the passages.
+        stages: how they are searched.
         num_lists: how many there are.
         sizes: shape ``[num_lists]``, int64, passages of each list.
     """
 
-    def __init__(self, path: Path, stages: tuple[Stage, ...] = ()) -> None:
+    def __init__(self, path: Path, remainders: Remainders, stages: tuple[Stage, ...] = ()) -> None:
         faiss = load_faiss()
         self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+        self.remainders = remainders
         self.stages = stages
         self.num_lists: int = self._index.nlist
         centroids = self._index.quantizer.reconstruct_n(0, self.num_lists).astype(np.float64)
         self._centroids = round_to_int8(centroids, float(np.abs(centroids).max()) / LEVELS).integers
-        lists = self._index.invlists
-        self.sizes = np.array([lists.list_size(number) for number in range(self.num_lists)], dtype=np.int64)
-        sizes = [(number, int(size)) for number, size in enumerate(self.sizes) if size]
-        self._offsets = np.concatenate([[0], np.cumsum(self.sizes)])
-        self._ids: Ids = np.concatenate([faiss.rev_swig_ptr(lists.get_ids(number), size) for number, size in sizes])
+        self._members = members_of(self._index)
+        self.sizes = self._members.counts
         width = self._index.code_size
         self._codes: dict[int, npt.NDArray[np.uint8]] = {
-            number: faiss.rev_swig_ptr(lists.get_codes(number), size * width).reshape(size, width)
-            for number, size in sizes
+            number: faiss.rev_swig_ptr(self._index.invlists.get_codes(number), size * width).reshape(size, width)
+            for number, size in enumerate(self.sizes.tolist())
+            if size
         }
 
     def ids(self, number: int) -> Ids:
         """Return the passages of a list, shape ``[sizes[number]]``, rising."""
-        return self._ids[self._offsets[number] : self._offsets[number + 1]]
+        return self._members[number]
 
     def integers(self, number: int) -> Int8s:
         """Return the vectors of a list that is not empty as integers, shape ``[sizes[number], d]``."""
         return (self._codes[number] - np.uint8(LEVELS)).view(np.int8)
+
+    def remainders_of(self, number: int) -> Int8s:
+        """Return the remainders of the passages of a list, shape ``[sizes[number], d]``."""
+        offsets = self._members.offsets
+        return self.remainders.integers[offsets[number] : offsets[number + 1]]
 
     def nearest(self, anchors: Int8s, count: int) -> Ids:
         """Return the lists whose centroids have the highest products with each anchor, shape ``[n, count]``, int64.
@@ -85,6 +108,14 @@ class InvertedLists:
         if count >= self.num_lists:
             return np.argsort(falling, axis=1, kind="stable")
         return np.argpartition(falling, count - 1, axis=1)[:, :count]
+
+
+def members_of(index: Any) -> Ragged:
+    """Return the passages of each list of a FAISS index."""
+    lists, faiss = index.invlists, load_faiss()
+    sizes = [lists.list_size(number) for number in range(index.nlist)]
+    ids = [faiss.rev_swig_ptr(lists.get_ids(number), size) for number, size in enumerate(sizes) if size]
+    return Ragged(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), np.concatenate(ids))
 
 
 def multiply(some: Int8s, others: Int8s) -> npt.NDArray[Any]:

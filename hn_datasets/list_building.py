@@ -1,7 +1,7 @@
 """Making inverted lists: trained, filled and measured by blocks, and kept on disk beside the vectors.
 
-Two files: FAISS's index, and how it is to be searched. Both are named after their content, and the second one, which is
-written last, makes the first one valid; so the lists of a corpus are there whole or not at all, and made once.
+Three files: FAISS's index, what its 8-bit codes leave out, and how it is to be searched. All are named after their
+content, and the last one makes the others valid; so the lists of a corpus are there whole or not at all, and made once.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from filelock import FileLock
 
 from hn_datasets.errors import ArgumentError, StoreError
 from hn_datasets.files import is_intact, rename_checked, temporary_file, write_checked
-from hn_datasets.inverted_lists import InvertedLists, Stage, load_faiss, multiply
-from hn_datasets.quantized import LEVELS
-from hn_datasets.scoring import Corpus8, open_rounded
-from hn_datasets.teachers.base import Floats
+from hn_datasets.inverted_lists import InvertedLists, Remainders, Stage, load_faiss, members_of, multiply
+from hn_datasets.quantized import LEVELS, rotate, round_to_int8
+from hn_datasets.scoring import Corpus8, int8_header, open_rounded
+from hn_datasets.teachers.base import Floats, Ids
 from hn_datasets.texts import digest_of
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 """Part of every name: lists of another version are left alone."""
 
 TRAINING_ROWS = 64
@@ -84,11 +85,13 @@ def estimate_lists(index: str, num_passages: int, dimension: int) -> ListCosts:
     """Estimate what making the lists of a corpus takes: training, filling, and measuring how they are searched."""
     num_lists = _num_lists(index)
     num_rows = _num_training_rows(num_passages, num_lists)
-    products = (TRAINING_ROUNDS * num_rows + num_passages) * num_lists * dimension
+    assigned = (TRAINING_ROUNDS * num_rows + num_passages) * num_lists * dimension
+    rotated = num_passages * dimension**2  # for what the codes leave out
     ranked = SAMPLE_ANCHORS * min(num_passages, SAMPLE_PASSAGES)
-    disk = num_passages * (dimension + 8) + 4 * num_lists * dimension  # 8-bit codes and 64-bit ids
-    memory = max(2 * 4 * num_rows * dimension, 2 * disk)  # FAISS doubles a list that is full
-    return ListCosts(num_lists, products / CENTROID_PRODUCTS + ranked / RANKED_PASSAGES, disk, memory)
+    index_bytes = num_passages * (dimension + 8) + 4 * num_lists * dimension  # 8-bit codes and 64-bit ids
+    memory = max(2 * 4 * num_rows * dimension, 2 * index_bytes)  # FAISS doubles a list that is full
+    disk = index_bytes + num_passages * dimension  # what the codes leave out
+    return ListCosts(num_lists, (assigned + rotated) / CENTROID_PRODUCTS + ranked / RANKED_PASSAGES, disk, memory)
 
 
 def open_lists(passages: Floats, index: str) -> tuple[InvertedLists, Corpus8]:
@@ -116,7 +119,7 @@ def open_lists(passages: Floats, index: str) -> tuple[InvertedLists, Corpus8]:
     if found is None:
         try:
             with FileLock(directory / f"{key}.lock"):  # another process may be making the same
-                found = _find(key, directory) or _make(corpus8, index, key, directory)
+                found = _find(key, directory) or _make(passages, corpus8, index, key, directory)
         except StoreError:
             raise
         except OSError as error:
@@ -144,27 +147,53 @@ def _find(key: str, directory: Path) -> InvertedLists | None:
     for path in sorted(directory.glob(f"{key}-*.json")):
         if is_intact(path, f"{key}-"):
             data = json.loads(path.read_text(encoding="utf-8"))
-            lists = directory / str(data["lists"])
-            if lists.exists() and is_intact(lists, f"{key}-"):
-                return InvertedLists(lists, tuple(Stage(**stage) for stage in data["stages"]))
-            lists.unlink(missing_ok=True)
+            files = [directory / str(data["lists"]), directory / str(data["remainders"]["path"])]
+            if all(file.exists() and is_intact(file, f"{key}-") for file in files):
+                return _open(data, directory)
+            for file in files:
+                file.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
     return None
 
 
-def _make(corpus8: Corpus8, index: str, key: str, directory: Path) -> InvertedLists:
+def _open(data: dict[str, Any], directory: Path) -> InvertedLists:
+    """Return the lists that a description names."""
+    described, stages = data["remainders"], tuple(Stage(**stage) for stage in data["stages"])
+    integers = np.load(directory / described["path"], mmap_mode="r")
+    remainders = Remainders(integers, described["unit"], described["most_lost"])
+    return InvertedLists(directory / data["lists"], remainders, stages)
+
+
+def _make(passages: Floats, corpus8: Corpus8, index: str, key: str, directory: Path) -> InvertedLists:
     faiss = load_faiss()
     filled = _train(corpus8, index)
     for vectors in _blocks(corpus8, len(corpus8.integers)):
         filled.add(vectors)
     with temporary_file(directory) as file:
         faiss.write_index(filled, faiss.PyCallbackIOWriter(file.write, 1 << 20))
-    del filled
     path = rename_checked(Path(file.name), f"{key}-", ".faiss")
-    stages = _choose_stages(InvertedLists(path), corpus8)
-    data = {"lists": path.name, "stages": [asdict(stage) for stage in stages]}
+    unit, most_lost = corpus8.unit / (2 * LEVELS), [0.0]  # rounding took half a unit of the passages at most
+    chunks = _remainder_chunks(passages, corpus8, members_of(filled).values, unit, most_lost)
+    remainders = write_checked(directory, f"{key}-", ".npy", chunks)
+    del filled
+    described = {"path": remainders.name, "unit": unit, "most_lost": max(most_lost)}
+    data: dict[str, Any] = {"lists": path.name, "remainders": described, "stages": []}
+    data["stages"] = [asdict(stage) for stage in _choose_stages(_open(data, directory), corpus8)]
     write_checked(directory, f"{key}-", ".json", [json.dumps(data).encode()])
-    return InvertedLists(path, stages)
+    return _open(data, directory)
+
+
+def _remainder_chunks(
+    passages: Floats, corpus8: Corpus8, order: Ids, unit: float, most_lost: list[float]
+) -> Iterator[bytes]:
+    """Return a ``.npy`` file of what rounding took from passages, in pieces; what that leaves out is appended."""
+    yield int8_header(passages.shape)
+    for start in range(0, len(order), BLOCK_ROWS):
+        ids = order[start : start + BLOCK_ROWS]
+        whole = corpus8.integers[torch.from_numpy(ids)].numpy() * corpus8.unit
+        rounded = round_to_int8(rotate(passages[ids]) - whole, unit)
+        most_lost.append(float(rounded.losses.max()))
+        yield rounded.integers.tobytes()
 
 
 def _train(corpus8: Corpus8, index: str) -> Any:

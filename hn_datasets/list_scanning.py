@@ -1,39 +1,71 @@
-"""The compiled part of approximate search: picking the candidates of a list, and settling them by exact scores.
+"""The compiled part of approximate search: picking the candidates of a list, and settling them.
 
 As in ``scanning``, but the rows of a tile are any, its columns are passages in any order, and what scores at least the
-ceiling is counted.
+ceiling is counted. Where ceilings lie deep, thousands of passages of a row do, and lie anywhere among the vectors. So a
+candidate's score is computed finely at once, from two 8-bit integers for each component that lie beside those of its
+list; exactly only where that leaves it open whether the passage belongs to the answer.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
-from hn_datasets.products import LANES, dot, rough_dot
-from hn_datasets.scanning import insert_passage, insert_value, is_among, lowest_value, place_of_largest
-from hn_datasets.teachers.base import Exact
+from hn_datasets.products import LANES, dot
+from hn_datasets.scanning import insert_passage, is_among
+from hn_datasets.teachers.base import Exact, Floats
 
 _CHUNK = 128
 """Products looked at together; most runs hold no candidate."""
 
 
+class Fine(NamedTuple):
+    """What fine scores of some anchors are computed with.
+
+    Attributes:
+        anchors: shape ``[n, d]``, float32, rotated.
+        errors: shape ``[n]``, float64: how far a fine score may be from the exact one.
+        unit: what 1 stands for in the integers of a passage.
+        remainder_unit: what 1 stands for in its remainders.
+    """
+
+    anchors: Floats
+    errors: npt.NDArray[np.float64]
+    unit: np.float32
+    remainder_unit: np.float32
+
+
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def scan_list(tile: Any, rows: Any, passages: Any, exact: Exact, pick: Any, reach: int, crowd: int) -> None:
-    """Collect the candidates of one list; the tile has a line for each of ``rows``, a column for each passage.
+def scan_list(
+    tile: Any, rows: Any, passages: Any, integers: Any, remainders: Any, exact: Exact, fine: Fine, pick: Any,
+    reach: int, crowd: int,
+) -> None:  # fmt: skip
+    """Settle the candidates of one list; the tile has a line for each of ``rows``, a column for each passage.
 
     A row with so many passages above its ceiling that its answer lies beyond the reach is left as it is, and so is one
     with a crowd of candidates.
     """
-    out_offsets, out_ids, blocked, high, safe = pick.out_offsets, pick.out_ids, pick.blocked, pick.high, pick.safe
-    waiting, values, counts, sure, above = pick.waiting, pick.values, pick.counts, pick.sure, pick.above
-    scores, units, slack, width, last = pick.best_scores, pick.units, pick.slack, tile.shape[1], pick.sure.shape[1] - 1
-    settled, top_scores, any_top = pick.settled, pick.top_scores, len(pick.top_scores) > 0
+    out_offsets, out_ids, blocked, ceilings, high = (
+        pick.out_offsets,
+        pick.out_ids,
+        pick.blocked,
+        pick.ceilings,
+        pick.high,
+    )
+    scores, ids, units, slack, above, settled = (
+        pick.best_scores, pick.best_ids, pick.units, pick.slack, pick.above, pick.settled,
+    )  # fmt: skip
+    top_scores, top_ids, any_top = pick.top_scores, pick.top_ids, len(pick.top_scores) > 0
+    anchors, vectors, rotated, errors = exact.anchors, exact.passages, fine.anchors, fine.errors
+    unit, remainder_unit, width, last = fine.unit, fine.remainder_unit, tile.shape[1], scores.shape[1] - 1
     lanes = np.empty(LANES)
     for line in range(len(rows)):
         row = rows[line]
-        low = lowest_value(scores[row, last], sure[row, last], units[row], slack[row])
+        error, ceiling = errors[row], ceilings[row]
+        low = np.float32((scores[row, last] - slack[row]) / units[row])
         top = np.float32((top_scores[row, 0] - slack[row]) / units[row]) if any_top else np.float32(np.inf)
         for start in range(0, width, _CHUNK):
             if above[row] >= reach or settled[row] > crowd:
@@ -52,26 +84,33 @@ def scan_list(tile: Any, rows: Any, passages: Any, exact: Exact, pick: Any, reac
                 ):
                     above[row] += value <= high[row]  # it stands before the answer too; those above are counted
                     continue
-                waiting[row, counts[row]], values[row, counts[row]] = passage, value
-                counts[row] += 1
-                if any_top:
-                    top = max(top, value - np.float32(2 * slack[row] / units[row]))
-                if value < safe[row] and value > sure[row, last]:
-                    insert_value(sure, row, value)
-                    low = lowest_value(scores[row, last], sure[row, last], units[row], slack[row])
-                if counts[row] == waiting.shape[1]:
-                    _settle(exact, pick, row, lanes)
-                    low = lowest_value(scores[row, last], sure[row, last], units[row], slack[row])
-                    if any_top:
-                        top = max(top, np.float32((top_scores[row, 0] - slack[row]) / units[row]))
+                settled[row] += 1
+                score = _fine_dot(rotated, row, integers, remainders, column, unit, remainder_unit)
+                best = any_top and score + error >= top_scores[row, 0]
+                if not best and score + error < scores[row, last]:
+                    continue
+                if best or score - error < ceiling:
+                    score = dot(anchors, row, vectors, passage, lanes)
+                if best:
+                    insert_passage(top_scores, top_ids, row, score, passage)
+                    top = np.float32((top_scores[row, 0] - slack[row]) / units[row])
+                if score < ceiling:
+                    insert_passage(scores, ids, row, score, passage)
+                    low = np.float32((scores[row, last] - slack[row]) / units[row])
+                elif value <= high[row]:  # others are counted
+                    above[row] += 1
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def finish_rows(exact: Exact, pick: Any, begin: int, end: int) -> None:
-    """Settle what still waits in some rows."""
-    lanes = np.empty(LANES)
-    for row in range(begin, end):
-        _settle(exact, pick, row, lanes)
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+def _fine_dot(
+    anchors: Any, row: int, integers: Any, remainders: Any, column: int, unit: Any, remainder_unit: Any
+) -> Any:
+    """Return the product of an anchor with a passage as its integers and remainders have it, float32."""
+    whole, rest = np.float32(0), np.float32(0)
+    for place in range(anchors.shape[1]):
+        whole += anchors[row, place] * np.float32(integers[column, place])
+        rest += anchors[row, place] * np.float32(remainders[column, place])
+    return whole * unit + rest * remainder_unit
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -87,32 +126,3 @@ def _look(keys: Any, low: Any, high: Any, top: Any) -> tuple[Any, bool]:
         number = np.int32(number + np.int32(above))
         found |= ((value >= low) & ~above) | (value >= top)
     return number, found
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _settle(exact: Exact, pick: Any, row: int, lanes: Any) -> None:
-    """Let the candidates that wait in a row into the answer, or count them as above the ceiling, by exact scores."""
-    anchors, passages, waiting, ceiling = exact.anchors, exact.passages, pick.waiting, pick.ceilings[row]
-    scores, ids, last, sure = pick.best_scores, pick.best_ids, pick.best_scores.shape[1] - 1, pick.sure[row, -1]
-    values, unit, slack = pick.values[row, : pick.counts[row]], pick.units[row], pick.slack[row]
-    top_scores, top_ids, high = pick.top_scores, pick.top_ids, pick.high[row]
-    any_top = len(top_scores) > 0
-    for _ in range(len(values)):
-        place = place_of_largest(values)
-        value, passage = values[place], waiting[row, place]
-        if value < lowest_value(scores[row, last], sure, unit, slack) or value == -np.inf:
-            break
-        values[place] = -np.inf
-        pick.settled[row] += 1
-        rough, error = rough_dot(anchors, row, passages, passage)
-        best = any_top and rough + error >= top_scores[row, 0]
-        if not best and rough + error < scores[row, last]:
-            continue
-        score = dot(anchors, row, passages, passage, lanes) if best or rough - error < ceiling else rough
-        if best:
-            insert_passage(top_scores, top_ids, row, score, passage)
-        if score < ceiling:
-            insert_passage(scores, ids, row, score, passage)
-        elif value <= high:  # others are counted
-            pick.above[row] += 1
-    pick.counts[row] = 0

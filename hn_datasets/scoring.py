@@ -16,7 +16,7 @@ import torch
 
 from hn_datasets.files import atomic_write, is_intact, write_checked
 from hn_datasets.products import dot_products
-from hn_datasets.quantized import LEVELS, MOST_LOST, Rounded, multiplies_int8, rotate, round_to_int8, slack_of
+from hn_datasets.quantized import LEVELS, MOST_LOST, Doubles, Rounded, multiplies_int8, rotate, round_to_int8, slack_of
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.sums import column_sums, mean_vector
 from hn_datasets.teachers.base import NO_CROWD, Encoder, Exact, Floats, Ids, Ranker, Scorer, Teacher, Tile
@@ -119,7 +119,8 @@ class DenseScores:
     and Stability of Numerical Algorithms, section 3.1).
 
     Attributes:
-        rounded: the anchors as integers; None where tiles are of float32.
+        rotated: the anchors in other axes, shape ``[num_anchors, d]``, float64, and
+        rounded: as integers; both None where tiles are of float32.
     """
 
     def __init__(self, scorer: DenseScorer, anchors: Floats, *, integers: bool = True) -> None:
@@ -129,9 +130,11 @@ class DenseScores:
         self.exact = Exact(anchors, scorer.passages)
         self.on_accelerator = scorer.device.type != "cpu"
         self.crowd = NO_CROWD if corpus8 is None else CROWD
+        self.rotated: Doubles | None = None
         self.rounded: Rounded | None = None
         if corpus8 is not None:
-            self.rounded = rounded = round_to_int8(rotate(anchors))
+            self.rotated = rotate(anchors)
+            self.rounded = rounded = round_to_int8(self.rotated)
             self._block = torch.from_numpy(rounded.integers)
             self.units = rounded.units * corpus8.unit
             self.slack = slack_of(rounded, corpus8.longest, corpus8.most_lost)
@@ -246,11 +249,16 @@ def _unit_of(passages: Floats) -> tuple[float, float]:
 
 def _rounded_chunks(passages: Floats, unit: float, longest: list[float], most_lost: list[float]) -> Iterator[bytes]:
     """Return a ``.npy`` file of integers in pieces; what each piece is long and lost is appended to the lists."""
-    header = BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|i1", "fortran_order": False, "shape": passages.shape})
-    yield header.getvalue()
+    yield int8_header(passages.shape)
     for start in range(0, len(passages), BLOCK_ROWS):
         rounded = round_to_int8(rotate(passages[start : start + BLOCK_ROWS]), unit)
         longest.append(float(rounded.lengths.max()))
         most_lost.append(float(rounded.losses.max()))
         yield rounded.integers.tobytes()
+
+
+def int8_header(shape: tuple[int, ...]) -> bytes:
+    """Return the beginning of a ``.npy`` file of 8-bit integers."""
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|i1", "fortran_order": False, "shape": shape})
+    return header.getvalue()

@@ -14,6 +14,7 @@ from datasets import Dataset
 from datasets.utils import tqdm
 
 from hn_datasets.errors import ArgumentError
+from hn_datasets.progress import progress_bar
 
 SHARD_BYTES = 500_000_000
 """Size of a shard as Arrow data, in bytes; Parquet makes it smaller."""
@@ -77,7 +78,7 @@ def write_shards(dataset: Dataset, directory: Path, stem: str, *, shard_bytes: i
     num_bytes = dataset.data.nbytes or 0
     shards = min(max(1, -(-num_bytes // (shard_bytes or SHARD_BYTES))), max(1, len(dataset)))
     paths = [directory / f"{stem}-{index:05d}-of-{shards:05d}.parquet" for index in range(shards)]
-    with tqdm(total=len(dataset), desc=f"Writing {stem}", unit="row", disable=None) as progress:
+    with progress_bar(total=len(dataset), desc=f"Writing {stem}", unit="row") as progress:
         for index, path in enumerate(paths):
             rows = dataset.shard(shards, index, contiguous=True)
             _write(rows, path, _rows_per_group(num_bytes, len(dataset)), progress)

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets.utils import tqdm
 from filelock import FileLock, Timeout
 
 from hn_datasets.errors import ArgumentError, VectorError
@@ -31,6 +30,7 @@ from hn_datasets.files import (
     is_intact,
     write_checked,
 )
+from hn_datasets.progress import progress_bar
 from hn_datasets.teachers.base import Encoder, Floats, Ids, Role
 from hn_datasets.texts import Corpus, Digests, digest_of, digest_texts, find
 from hn_datasets.vector_space import VectorSpace
@@ -134,7 +134,7 @@ class EmbeddingStore:
         missing = missing[np.unique(digests[missing], return_index=True)[1]]
         if len(missing):
             self.describe(encoder, role)
-        bar = tqdm(total=len(missing), desc=f"Encoding {role}s", unit="text", disable=None)
+        bar = progress_bar(total=len(missing), desc=f"Encoding {role}s", unit="text")
         calls = list(_calls(missing, texts, encoder))
         with _is_first(space.directory, len(calls)) as first, bar as progress, _Shard(space) as shard:
             done = digests[:0]

@@ -149,7 +149,6 @@ def test_rows_with_a_crowd_of_candidates_are_answered_exactly(world, monkeypatch
     (few,) = index.k_best_below(world.scorer().scores(world.anchors), [search], [Stage(1, ALL)])
     monkeypatch.setattr("hn_datasets.approximate.CROWD", 0)
     monkeypatch.setattr("hn_datasets.approximate.PASSAGES_PER_CANDIDATE", NUM_PASSAGES)
-    monkeypatch.setattr("hn_datasets.approximate.WAITING", 1)
     (found,) = index.k_best_below(world.scorer().scores(world.anchors), [search], [Stage(1, ALL)])
     assert (few.ids != exact).any()
     assert (found.ids == exact).all()
@@ -209,6 +208,20 @@ def test_the_likely_slack_holds_for_nearly_all_products(dimension):
     assert dimension < 384 or (likely < 0.25 * proven).all()
 
 
+def test_integers_and_remainders_give_the_score_within_a_small_error(world):
+    index = ApproximateIndex(world.scorer(), "IVF16,SQ8")
+    anchors = index._round(world.scorer().scores(world.anchors))
+    fine = anchors.fine
+    for number in np.flatnonzero(index.lists.sizes):
+        integers, rest = (
+            part.astype(np.float64) for part in (index.lists.integers(number), index.lists.remainders_of(number))
+        )
+        passages = integers * float(fine.unit) + rest * float(fine.remainder_unit)
+        off = np.abs(fine.anchors @ passages.T - world.exact[:, index.lists.ids(number)])
+        assert (off <= fine.errors[:, None]).all()
+    assert (fine.errors < anchors.slack / 20).all()
+
+
 def test_measured_stages_find_nearly_all(world):
     excluded = Ragged(np.zeros(NUM_ANCHORS + 1, np.int64), np.empty(0, np.int64))
     index = ApproximateIndex(world.scorer(), "IVF32,SQ8")
@@ -265,18 +278,23 @@ def test_lists_are_made_once_and_again_where_damaged(tmp_path):
     world = World(tmp_path)
     ApproximateIndex(world.scorer(), "IVF16,SQ8")
     (lists,) = files_of(tmp_path, ".faiss")
-    before, content = lists.stat().st_mtime_ns, lists.read_bytes()
+    before = lists.stat().st_mtime_ns
     ApproximateIndex(world.scorer(), "IVF16,SQ8")
     assert files_of(tmp_path, ".faiss") == [lists]
     assert lists.stat().st_mtime_ns == before
     ApproximateIndex(world.scorer(), "IVF8,SQ8")
     assert len(files_of(tmp_path, ".faiss")) == 2
-    lists.write_bytes(content[:-100] + b"x" * 100)
-    ApproximateIndex(world.scorer(), "IVF16,SQ8")
-    assert lists.read_bytes() == content
-    lists.unlink()
-    ApproximateIndex(world.scorer(), "IVF16,SQ8")
-    assert lists.read_bytes() == content
+    descriptions = [json.loads(path.read_text(encoding="utf-8")) for path in files_of(tmp_path, ".json")]
+    (remainders,) = [data["remainders"]["path"] for data in descriptions if data.get("lists") == lists.name]
+    for name in (lists.name, remainders):
+        file = tmp_path / "matrices" / name
+        content = file.read_bytes()
+        file.write_bytes(content[:-100] + b"x" * 100)
+        ApproximateIndex(world.scorer(), "IVF16,SQ8")
+        assert file.read_bytes() == content
+        file.unlink()
+        ApproximateIndex(world.scorer(), "IVF16,SQ8")
+        assert file.read_bytes() == content
 
 
 def test_lists_depend_on_no_order_of_passages(tmp_path):

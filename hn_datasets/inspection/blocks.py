@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from datasets import DatasetDict
-from datasets.utils import tqdm
 
 from hn_datasets.batches import count_items, find_skipped
 from hn_datasets.errors import ColumnError
 from hn_datasets.filling import FILLED_ID
 from hn_datasets.inspection.roles import Roles
+from hn_datasets.progress import progress_bar
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -95,7 +95,7 @@ class Block:
 
 def iter_blocks(splits: DatasetDict, roles: Roles) -> Iterator[Block]:
     """Read all splits a block of rows at a time."""
-    with tqdm(total=sum(map(len, splits.values())), desc="Reading", unit="row", disable=None) as progress:
+    with progress_bar(total=sum(map(len, splits.values())), desc="Reading", unit="row") as progress:
         for split in splits.values():
             if len(split):
                 for table in split.select_columns(roles.columns).with_format("arrow").iter(READ_ROWS):

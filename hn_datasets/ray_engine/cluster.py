@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.utils import tqdm
-
 from hn_datasets import __version__
 from hn_datasets.errors import ArgumentError, ClusterError, HNDatasetsError, StoreError
+from hn_datasets.progress import progress_bar
 from hn_datasets.recipe import ALGORITHM_VERSION
 
 CONNECT_SECONDS = 10.0
@@ -231,7 +230,7 @@ def run_units(
     results: list[Any] = [None] * len(units)
     waiting, idle = deque(range(len(units))), deque([*actors] * AT_ONCE)
     pending: dict[Any, tuple[int, Any]] = {}
-    with tqdm(total=sum(counts), desc=label, unit=unit, disable=None) as progress:
+    with progress_bar(total=sum(counts), desc=label, unit=unit) as progress:
         while waiting or pending:
             while waiting and idle:
                 number, actor = waiting.popleft(), idle.popleft()

@@ -13,11 +13,11 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 from datasets import Dataset, Features
-from datasets.utils import tqdm
 
 from hn_datasets.errors import DataSourceError, HNDatasetsError, ReleaseError
 from hn_datasets.files import open_filesystem
 from hn_datasets.inspection.changes import describe, find_changes
+from hn_datasets.progress import progress_bar
 from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.shards import read_scores, split_file_name
 from hn_datasets.statistics import PartialStatistics, count_scores, merge_statistics
@@ -130,7 +130,7 @@ class MinedShards:
 
     def _count(self, rows: dict[str, int]) -> Iterator[PartialStatistics]:
         """Yield what each file adds to the statistics, and add its rows to those of its split."""
-        for shard in tqdm(self.shards, desc="Checking", unit="file", disable=None):
+        for shard in progress_bar(self.shards, desc="Checking", unit="file"):
             with _explain_unreadable(shard.path):
                 part = count_scores(read_scores(shard.path))
             rows[shard.split] += part.rows
@@ -138,7 +138,7 @@ class MinedShards:
 
     def read(self) -> Iterator[tuple[Shard, Dataset]]:
         """Yield each file with its rows."""
-        for shard in tqdm(self.shards, desc="Publishing", unit="file", disable=None):
+        for shard in progress_bar(self.shards, desc="Publishing", unit="file"):
             yield shard, shard.read()
 
     def read_first(self) -> tuple[Shard, Dataset]:

@@ -19,10 +19,10 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from datasets.utils import tqdm
 
 from hn_datasets.errors import ArgumentError, TeacherError
 from hn_datasets.files import open_arrow, write_arrow
+from hn_datasets.progress import progress_bar
 from hn_datasets.teachers.base import Ids
 from hn_datasets.teachers.tokenizers import Tokenizer
 from hn_datasets.texts import Corpus
@@ -187,7 +187,7 @@ def count_corpus(corpus: Corpus, tokenizer: Tokenizer) -> tuple[list[TermCounts]
     vocabulary: defaultdict[str, int] = defaultdict()
     vocabulary.default_factory = vocabulary.__len__
     parts: list[TermCounts] = []
-    with tqdm(total=len(corpus), desc="Tokenising passages", unit="text", disable=None) as progress:
+    with progress_bar(total=len(corpus), desc="Tokenising passages", unit="text") as progress:
         for start in range(0, len(corpus), BATCH_TEXTS):
             texts = corpus.texts(np.arange(start, min(start + BATCH_TEXTS, len(corpus))))
             parts.append(TermCounts.of(tokenizer.tokenize(texts), vocabulary.__getitem__))

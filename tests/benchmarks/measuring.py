@@ -63,14 +63,18 @@ class Measurement:
 
 
 def anonymous_bytes(pid: int) -> int:
-    """Return the anonymous resident memory of a process and all its descendants, in bytes."""
+    """Return the anonymous resident memory of a process and all its descendants, in bytes.
+
+    The system knows the children of each thread: looking for them among all processes took a tenth of a core.
+    """
     total = 0
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        for each in [process, *process.children(recursive=True)]:
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                status = Path(f"/proc/{each.pid}/status").read_text(encoding="ascii", errors="replace")
-                total += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) * 1024
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+        total += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) * 1024
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                children = (thread / "children").read_text(encoding="ascii")
+                total += sum(anonymous_bytes(int(child)) for child in children.split())
     return total
 
 
