@@ -15,11 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hn_datasets.products import LANES, dot
-from hn_datasets.scanning import insert_passage, is_among
+from hn_datasets.scanning import has_candidate, insert_passage, is_among
 from hn_datasets.teachers.base import Exact, Floats
 
 _CHUNK = 128
 """Products looked at together; most runs hold no candidate."""
+
+_PART = 16
+"""The same within a run that holds one."""
 
 
 class Fine(NamedTuple):
@@ -39,7 +42,7 @@ class Fine(NamedTuple):
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def scan_list(
+def scan_list(  # noqa: PLR0912 - a call for each candidate would cost more than its score
     tile: Any, rows: Any, passages: Any, integers: Any, remainders: Any, exact: Exact, fine: Fine, pick: Any,
     reach: int, crowd: int,
 ) -> None:  # fmt: skip
@@ -75,30 +78,34 @@ def scan_list(
             above[row] += number
             if not found:
                 continue
-            for column in range(start, stop):
-                value, passage = np.float32(tile[line, column]), passages[column]
-                if not (low <= value <= high[row] or value >= top):
+            for begin in range(start, stop, _PART):
+                end = min(begin + _PART, stop)
+                if not has_candidate(tile[line, begin:end], low, high[row], top):
                     continue
-                if (len(blocked) and blocked[passage]) or is_among(
-                    out_ids, out_offsets[row], out_offsets[row + 1], passage
-                ):
-                    above[row] += value <= high[row]  # it stands before the answer too; those above are counted
-                    continue
-                settled[row] += 1
-                score = _fine_dot(rotated, row, integers, remainders, column, unit, remainder_unit)
-                best = any_top and score + error >= top_scores[row, 0]
-                if not best and score + error < scores[row, last]:
-                    continue
-                if best or score - error < ceiling:
-                    score = dot(anchors, row, vectors, passage, lanes)
-                if best:
-                    insert_passage(top_scores, top_ids, row, score, passage)
-                    top = np.float32((top_scores[row, 0] - slack[row]) / units[row])
-                if score < ceiling:
-                    insert_passage(scores, ids, row, score, passage)
-                    low = np.float32((scores[row, last] - slack[row]) / units[row])
-                elif value <= high[row]:  # others are counted
-                    above[row] += 1
+                for column in range(begin, end):
+                    value, passage = np.float32(tile[line, column]), passages[column]
+                    if not (low <= value <= high[row] or value >= top):
+                        continue
+                    if (len(blocked) and blocked[passage]) or is_among(
+                        out_ids, out_offsets[row], out_offsets[row + 1], passage
+                    ):
+                        above[row] += value <= high[row]  # it stands before the answer too; those above are counted
+                        continue
+                    settled[row] += 1
+                    score = _fine_dot(rotated, row, integers, remainders, column, unit, remainder_unit)
+                    best = any_top and score + error >= top_scores[row, 0]
+                    if not best and score + error < scores[row, last]:
+                        continue
+                    if best or score - error < ceiling:
+                        score = dot(anchors, row, vectors, passage, lanes)
+                    if best:
+                        insert_passage(top_scores, top_ids, row, score, passage)
+                        top = np.float32((top_scores[row, 0] - slack[row]) / units[row])
+                    if score < ceiling:
+                        insert_passage(scores, ids, row, score, passage)
+                        low = np.float32((scores[row, last] - slack[row]) / units[row])
+                    elif value <= high[row]:  # others are counted
+                        above[row] += 1
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]

@@ -46,7 +46,7 @@ def scan(tile: Any, begin: int, start: int, exact: Exact, units: Any, slack: Any
         low = lowest_value(scores[row, last], sure[row, last], unit, off)
         top = np.float32((top_scores[row, 0] - off) / unit) if any_top else np.float32(np.inf)
         for chunk in range(0, width, _CHUNK):
-            if not _has_candidate(tile[line, chunk : chunk + _CHUNK], low, high, top):
+            if not has_candidate(tile[line, chunk : chunk + _CHUNK], low, high, top):
                 continue
             for column in range(chunk, min(chunk + _CHUNK, width)):
                 value, passage = np.float32(tile[line, column]), start + column
@@ -138,7 +138,7 @@ def lowest_value(last_score: Any, last_sure: Any, unit: float, off: float) -> An
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _has_candidate(keys: Any, low: Any, high: Any, top: Any) -> bool:
+def has_candidate(keys: Any, low: Any, high: Any, top: Any) -> bool:
     """Return whether any key lies from ``low`` to ``high``, or from ``top`` on; a loop that compiles to vector code."""
     found = False
     for place in range(len(keys)):
