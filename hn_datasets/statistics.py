@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hn_datasets.batches import find_skipped
-from hn_datasets.diagnosis import NOT_BEST_SHARE, diagnose
+from hn_datasets.diagnosis import NOT_BEST_SHARE, SHORT_SHARE, diagnose
 from hn_datasets.distributions import (
     QUARTILES,
     ScoreCounts,
@@ -106,7 +106,7 @@ class MiningStatistics:
         yield f"{self.rows:,} rows have {self.negatives:,} negatives."
         if self.negatives_per_teacher:
             yield f"By teacher: {', '.join(f'{name} {n:,}' for name, n in self.negatives_per_teacher.items())}."
-        if self.short_rows:
+        if self.short_rows and self.short_share <= SHORT_SHARE:  # above, a diagnosis says it
             yield (
                 f"{self.short_rows:,} of them ({self.short_rows / self.rows:.2%}) have fewer than "
                 f"{self.num_negatives} negatives."

@@ -275,13 +275,21 @@ def test_the_table_is_that_of_sentence_transformers(minilm_path, capsys):
 
 
 def test_sentences_follow_the_table():
-    lines = statistics_of([0.9, 0.8, NAN], [[0.5, 0.4], [0.3], []], [1.0, 0.1, NAN]).to_table().splitlines()
-    assert lines[10:13] == [
-        "3 rows have 3 negatives.",
-        "1 of them (33.33%) have fewer than 2 negatives.",
+    positives, negatives = healthy(30)
+    tops = [1.0] * 10 + [0.1] * 20
+    lines = statistics_of([*positives, NAN], [[0.3], *negatives[1:], []], [*tops, NAN]).to_table().splitlines()
+    assert lines[10:] == [
+        "31 rows have 59 negatives.",
+        "1 of them (3.23%) have fewer than 2 negatives.",
         "1 of them were skipped as empty.",
+        "In 33.33% of rows another passage scores higher than the positive.",
     ]
-    assert lines[13] == "In 50.00% of rows another passage scores higher than the positive."
+
+
+def test_what_a_diagnosis_says_is_said_once():
+    table = statistics_of([0.9, 0.8, NAN], [[0.5, 0.4], [0.3], []], [1.0, 0.1, NAN]).to_table()
+    assert table.count("fewer than 2 negatives") == table.count("another passage scores higher") == 1
+    assert "1 of 2 (50.0%) rows have fewer than 2 negatives: " in table
 
 
 # Diagnoses.
@@ -317,7 +325,7 @@ def at_one(row):
         ("positives", 100, 0.75, "All 100 positive scores are 0.75: the teacher tells nothing apart"),
         ("negatives", 100, [0.5, 0.5], "All 200 negative scores are 0.5: the teacher tells nothing apart"),
         ("negatives", 6, [0.25], "6 of 100 (6.0%) rows have fewer than 2 negatives: add passages"),
-        ("tops", 51, 0.99, "In 51.0% of rows another passage scores higher than the positive, as with long"),
+        ("tops", 41, 0.99, "In 41.0% of rows another passage scores higher than the positive, as with long"),
     ],
 )
 def test_each_sign_of_degenerate_scores_has_its_sentence(kind, count, value, diagnosis):
@@ -337,7 +345,7 @@ def test_each_sign_of_degenerate_scores_has_its_sentence(kind, count, value, dia
         ("positives", 5, 1.0),
         ("positives", 1, -0.1),
         ("negatives", 5, [0.25]),
-        ("tops", 50, 0.99),
+        ("tops", 40, 0.99),
     ],
 )
 def test_no_sentence_up_to_the_threshold(kind, count, value):
@@ -352,6 +360,26 @@ def test_a_pile_of_zeros_has_one_sentence():
     found = statistics_of(positives, change(negatives, 50, lambda row: [0.3 + row / 997, 0.0])).diagnoses
     assert len(found) == 1
     assert found[0].startswith("50 of 200 (25.0%) negatives score exactly 0")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "piled"),
+    [
+        (lambda row: 0.0, lambda row: 1.0, True),
+        (lambda row: row / 9000, lambda row: 1 - row / 9000, True),
+        (lambda row: row / 100, lambda row: 1.0, False),
+        (lambda row: 0.0, lambda row: 1 - row / 100, False),
+    ],
+    ids=["at both ends", "near both ends", "at the upper end", "at the lower end"],
+)
+def test_piles_at_both_ends_have_a_sentence(low, high, piled):
+    positives, negatives = healthy()
+    positives = [low(row) for row in range(20)] + positives[20:60] + [high(row) for row in range(40)]
+    found = [sentence for sentence in statistics_of(positives, negatives).diagnoses if "lower end" in sentence]
+    assert len(found) == piled
+    for sentence in found:
+        assert sentence.startswith("20 of 100 (20.0%) positive scores lie at the lower end, up to 0.0")
+        assert "40 of 100 (40.0%) at the upper, from 0.98" in sentence
 
 
 def test_few_scores_are_no_pile_up():
