@@ -8,7 +8,9 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import datasets
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
@@ -20,6 +22,7 @@ from hn_datasets.files import replaced_folder
 from hn_datasets.readme import render_readme
 from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.shards import split_file_names, write_shards
+from hn_datasets.texts import digest_of
 
 READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 RECIPE_FILE = "recipe.json"
@@ -56,7 +59,7 @@ def load_source(
             return load_dataset(READERS[path.suffix], data_files=glob.escape(str(path)), split=split or "train")
     with explain_unreadable(source):
         if not (path / "dataset_dict.json").exists() and not (path / "state.json").exists():
-            return load_dataset(str(path), split=split)
+            return load_folder(path, split=split)
         loaded = load_from_disk(str(path))
     if split is None:
         return loaded
@@ -67,6 +70,39 @@ def load_source(
     if split not in loaded:
         raise DataSourceError(f"Expected one of the splits {', '.join(loaded)}, got {split!r}.")
     return loaded[split]
+
+
+def load_folder(
+    folder: Path, config_name: str | None = None, *, split: str | None = None, **options: Any
+) -> Dataset | DatasetDict:
+    """Return what ``load_dataset`` reads from a folder, of its files as they are now.
+
+    By itself it keeps what it has read by the folder's last name and card alone, and gives that again when files have
+    changed, or for another folder. So each state of each folder has a cache of its own, and rows of two states
+    different fingerprints.
+
+    Args:
+        folder: with data files, and maybe a card.
+        config_name: one of the card's; the default one if None.
+        split: one split, or a part of it; all of them if None.
+        options: further ones of ``load_dataset``.
+    """
+    state = _state_of(folder)
+    cache = Path(datasets.config.HF_DATASETS_CACHE, f"folder-{state}")
+    loaded = load_dataset(str(folder), config_name, split=split, cache_dir=str(cache), **options)
+    for rows in loaded.values() if isinstance(loaded, DatasetDict) else [loaded]:
+        rows._fingerprint = digest_of(rows._fingerprint, state)
+    return loaded
+
+
+def _state_of(folder: Path) -> str:
+    """Return a digest of where a folder is, and of names, sizes and times of all its files."""
+    parts = [str(folder.resolve())]
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            now = path.stat()
+            parts.append(f"{path.relative_to(folder).as_posix()} {now.st_size} {now.st_mtime_ns} {now.st_ctime_ns}")
+    return digest_of(*parts)
 
 
 def is_hub_id(source: str) -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import unicodedata
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from datasets import Dataset, DatasetDict, Features, List, Value
 
-from hn_datasets import CardMetadata, TopKMarginPos, compute_statistics, format_dataset, publish
+from hn_datasets import CardMetadata, TopKMarginPos, compare, compute_statistics, format_dataset, publish
 from hn_datasets.commands.audit import audit_command
 from hn_datasets.errors import ArgumentError, ColumnError, DataSourceError, TextError
 from hn_datasets.inspection import blocks
@@ -438,6 +439,19 @@ def test_a_fault_in_any_layout_of_a_release_is_found(tmp_path):
     format_dataset(faulty, "labeled-pair").to_parquet(str(tmp_path / "labeled-pair" / "train-00000-of-00001.parquet"))
     (finding,) = audit(tmp_path).findings
     assert (finding.name, finding.where, finding.row) == ("positive-elsewhere", "labeled-pair/train", 7)
+
+
+def test_files_of_a_folder_are_read_as_they_are_now(release, tmp_path):
+    assert audit(release).ok
+    other = tmp_path / "downloaded" / release.name  # with the same card and file names
+    shutil.copytree(release, other)
+    faulty = as_mined(change(MINED, {("negatives", 2, 0): "positive 2"}))
+    faulty.to_parquet(str(other / "scored" / "train-00000-of-00001.parquet"))
+    assert [finding.where for finding in audit(other).broken] == ["scored/train"]
+    assert compare(release, other).negatives_in_common == 7
+    faulty.to_parquet(str(release / "scored" / "train-00000-of-00001.parquet"))
+    assert [finding.where for finding in audit(release).broken] == ["scored/train"]
+    assert compare(release, other).negatives_in_common == 8
 
 
 SPLITS = "n-tuple\n  splits:\n  - name: train\n    num_examples: 4"

@@ -34,6 +34,18 @@ def test_local_sources_are_read(tmp_path, name):
     assert loaded.to_dict() == ROWS
 
 
+def test_a_folder_with_a_card_is_read_as_it_is_now(tmp_path):
+    loaded = []
+    for place in ("here", "there", "here"):
+        folder = tmp_path / place / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        Dataset.from_dict({"a": [len(loaded)]}).to_parquet(str(folder / "train.parquet"))
+        (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: train.parquet\n---\n")
+        loaded.append(load_source(str(folder), split="train"))
+    assert [rows["a"][0] for rows in loaded] == [0, 1, 2]
+    assert len({rows._fingerprint for rows in loaded}) == 3, "what is kept by a fingerprint is of one state alone"
+
+
 def test_splits_of_local_sources(tmp_path):
     DatasetDict({"train": DATASET, "test": DATASET.select([0])}).save_to_disk(str(tmp_path / "both"))
     assert len(load_source(str(tmp_path / "both"), split="test")) == 1

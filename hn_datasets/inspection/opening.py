@@ -21,7 +21,7 @@ from hn_datasets.columns import explain_unreadable
 from hn_datasets.errors import ArgumentError, DataSourceError, HNDatasetsError
 from hn_datasets.inspection.roles import TABLES, as_splits
 from hn_datasets.record import RECORD_FILE, MiningRecord
-from hn_datasets.sources import READERS, load_source
+from hn_datasets.sources import READERS, load_folder, load_source
 
 CARD_FILE = "README.md"
 LOSSLESS = "scored"
@@ -127,13 +127,12 @@ class Opened:
             return as_splits(load_source(self.source, config_name=config_name))
         with explain_unreadable(self.source):
             try:
-                loaded = load_dataset(
-                    self.root if local else self.source,
-                    config_name,
-                    revision=self.revision,
-                    token=self.token,
-                    verification_mode=VerificationMode.NO_CHECKS,
-                )
+                unchecked = VerificationMode.NO_CHECKS
+                if local:
+                    loaded = load_folder(Path(self.root), config_name, verification_mode=unchecked)
+                else:
+                    hub = {"revision": self.revision, "token": self.token}
+                    loaded = load_dataset(self.source, config_name, verification_mode=unchecked, **hub)
             except (TypeError, AttributeError, KeyError) as error:  # YAML of the card that is of another shape
                 raise ValueError(repr(error)) from error
         return as_splits(loaded)
