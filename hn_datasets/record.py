@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from itertools import chain
@@ -164,14 +164,26 @@ class MiningRecord:
 
 def _measure_recall(splits: Mapping[str, Dataset], miner: HardNegativeMiner) -> IndexRecall | None:
     """Mine some rows of all splits once more, exactly; None without an index, or where columns have gone since."""
-    rows, recipe = sum(map(len, splits.values())), miner.recipe
-    needed = {recipe.anchor_column_name, recipe.positive_column_name, *chain(*(one.columns for one in miner.guards))}
-    searched = recipe.index is not None and not isinstance(recipe.method, RandomNegatives)
-    if not searched or not rows or any(needed - {*split.column_names} for split in splits.values()):
+    if miner.recipe.index is None or isinstance(miner.recipe.method, RandomNegatives):
         return None
-    counts = [len(split) * SAMPLE_ROWS // rows + 1 for split in splits.values()]
-    samples = [split.select(spread(len(split), count)) for split, count in zip(splits.values(), counts, strict=True)]
-    return IndexRecall.merge([miner.measure_recall(sample.with_format(None)[:]) for sample in samples if len(sample)])
+    batches = sample_batches(splits.values(), miner, SAMPLE_ROWS)
+    return IndexRecall.merge([miner.measure_recall(batch) for batch in batches]) if batches else None
+
+
+def sample_batches(splits: Collection[Dataset], miner: HardNegativeMiner, count: int) -> list[dict[str, list[Any]]]:
+    """Return about ``count`` rows, evenly over all splits, for the miner; none where columns that it needs have gone.
+
+    Args:
+        splits: of mined rows.
+        miner: that is to mine them again.
+        count: rows in all; a row more of each split.
+    """
+    rows, recipe = sum(map(len, splits)), miner.recipe
+    needed = {recipe.anchor_column_name, recipe.positive_column_name, *chain(*(one.columns for one in miner.guards))}
+    if any(needed - {*split.column_names} for split in splits):
+        return []
+    filled = [split for split in splits if len(split)]
+    return [split.with_format(None)[spread(len(split), len(split) * count // rows + 1)] for split in filled]
 
 
 def describe_environment() -> dict[str, Any]:

@@ -14,7 +14,7 @@ import yaml
 from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset
 from jsonschema import Draft202012Validator
 
-from hn_datasets import BM25Teacher, CardMetadata, HardNegativeMiner, TopK, audit, format_dataset, publish
+from hn_datasets import BM25Teacher, CardMetadata, HardNegativeMiner, TopK, TopKPercPos, audit, format_dataset, publish
 from hn_datasets.errors import ArgumentError, ColumnError, ReleaseError, ShortRowsWarning
 from hn_datasets.record import MiningRecord
 from hn_datasets.sources import write_mined
@@ -186,6 +186,40 @@ def test_statistics_of_other_data_are_refused(made, tmp_path):
     other = replace(made[1], statistics=replace(made[1].statistics, short_rows=1))
     with pytest.raises(ReleaseError, match="statistics of the data are others"):
         release((made[0], other), tmp_path / "out")
+
+
+def build(rows, store, **choices):
+    choices = {"teacher": BM25Teacher(), "method": TopKPercPos(0.9), "num_negatives": 2, **choices}
+    return HardNegativeMiner.from_dataset(rows, store=store, **choices)
+
+
+def test_the_miner_of_the_data_is_the_one_that_may_be_passed(tmp_path, store):
+    rows = DatasetDict(train=Dataset.from_list(PAIRS[:24]), test=Dataset.from_list(PAIRS[24:]))
+    mined = rows.map(build(rows, store), batched=True)
+    chosen = mined.shuffle(seed=3).filter(lambda row: "card" not in row["query"])
+    for number, data in enumerate((mined, chosen, mined["test"], mined.remove_columns("top_score"))):
+        options = {"version": "1.0.0", "metadata": LICENSE, "to_folder": tmp_path / str(number)}
+        publish(data, miner=build(rows, store), **options)
+        assert MiningRecord.read(tmp_path / str(number)).recipe.method == TopKPercPos(0.9)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": TopKPercPos(0.8)},
+        {"method": TopK()},
+        {"num_negatives": 3},
+        {"teacher": BM25Teacher(k1=0.5)},
+        {"corpus": ["card", "loan", "fund"]},
+    ],
+)
+def test_another_miner_is_refused(tmp_path, store, changes):
+    rows = Dataset.from_list(PAIRS)
+    mined = rows.map(build(rows, store), batched=True)
+    other = build(rows, store, **changes)
+    with pytest.raises(ReleaseError, match="got 17 of 17 rows that it mines otherwise; pass the miner that map was"):
+        publish(mined, miner=other, version="1.0.0", metadata=LICENSE, to_folder=tmp_path / "out")
+    assert not any(tmp_path.iterdir())
 
 
 def test_unsound_data_is_refused(made, tmp_path):

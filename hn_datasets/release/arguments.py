@@ -7,14 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, DatasetDict
 
-from hn_datasets.errors import ArgumentError
+from hn_datasets.errors import ArgumentError, ReleaseError
 from hn_datasets.estimation.results import Calibration, FalseNegativeEstimate, setting_of
+from hn_datasets.filling import FILLED_ID
+from hn_datasets.inspection.roles import as_splits
 from hn_datasets.miner import HardNegativeMiner
-from hn_datasets.record import MiningRecord
+from hn_datasets.record import MiningRecord, sample_batches
 from hn_datasets.release.folders import check_folder
 from hn_datasets.release.staging import NORMALIZED
+
+CHECKED_ROWS = 16
+"""Rows that are mined again: another method, teacher or corpus shows in nearly every row."""
 
 
 def check_destination(
@@ -74,6 +80,7 @@ def choose_record(
 
     Raises:
         ArgumentError: both or none are given, or something else than a miner.
+        ReleaseError: another miner mined the data.
     """
     if (miner is None) == (record is None):
         got = "both" if miner is not None else "neither"
@@ -84,7 +91,33 @@ def choose_record(
         raise ArgumentError(
             f"Expected a HardNegativeMiner as miner, got {type(miner).__name__}; pass the one that map was called with."
         )
+    _check_miner(mined, miner)
     return MiningRecord.of(mined, miner)
+
+
+def _check_miner(mined: Dataset | DatasetDict, miner: HardNegativeMiner) -> None:
+    """Mine some rows again, which come out as they are from the miner that has mined them and from no other.
+
+    Raises:
+        ReleaseError: they do not.
+    """
+    rows, different = 0, 0
+    for batch in sample_batches([*as_splits(mined).values()], miner, CHECKED_ROWS):
+        again = miner.mine_anew(batch)
+        same = np.ones(len(again["negative_ids"]), dtype=bool)
+        if "negative_ids" in batch:
+            lists = zip(batch["negative_ids"], again["negative_ids"], strict=True)
+            same &= [[one for one in ids or () if one != FILLED_ID] == found.tolist() for ids, found in lists]
+        for name in ("positive_score", "ceiling", "top_score"):
+            if name in batch:
+                old, new = (np.asarray(column[name], dtype=np.float64) for column in (batch, again))
+                same &= (old == new) | (np.isnan(old) & np.isnan(new))
+        rows, different = rows + len(same), different + int((~same).sum())
+    if different:
+        raise ReleaseError(
+            f"Expected data of the miner that is passed, got {different:,} of {rows:,} rows that it mines otherwise; "
+            "pass the miner that map was called with."
+        )
 
 
 def add_estimate(record: MiningRecord, estimate: FalseNegativeEstimate | Calibration | None) -> MiningRecord:

@@ -123,7 +123,7 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
         version: such as ``"1.0.0"``, above all that are there; or ``"major"``, ``"minor"`` or ``"patch"``, which count
             up from the last one, unless that one has the same data already.
         metadata: what only a human can say, first of all the licence.
-        miner: what ``map`` was called with.
+        miner: what ``map`` was called with; it mines some rows again, which have to come out as they are.
         record: of the mining, in the place of ``miner``; neither of them for a folder, which has its own.
         estimate: of the false negatives, by ``estimate_false_negatives`` or ``calibrate``, for the card.
         layouts: configurations, as of ``format_dataset``; the first one is loaded where none is named.
