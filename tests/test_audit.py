@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -353,8 +354,25 @@ def test_ids_that_no_text_of_the_normalized_layout_has_are_missing_texts():
 def test_a_ceiling_above_that_of_the_method_does_not_hide_a_negative():
     raised = as_mined(change(MINED, {("ceiling", 1): 0.875, ("negative_scores", 1): [0.75, 0.25]}))
     assert audit_dataset(raised).findings == ()
-    (finding,) = audit_dataset(raised, record=make_record(raised)).findings
-    assert (finding.name, finding.row, finding.count) == ("at-or-above-ceiling", 1, 1)
+    found = audit_dataset(raised, record=make_record(raised)).broken
+    assert [(finding.name, finding.row, finding.count) for finding in found] == [
+        ("ceiling-of-another-method", 1, 1),
+        ("at-or-above-ceiling", 1, 1),
+    ]
+
+
+def test_ceilings_of_another_method_are_found_also_where_they_are_lower():
+    rows = as_mined({name: values * 3 for name, values in {**MINED, "ceiling": [0.5625] * 4}.items()})
+    (finding,) = audit_dataset(rows, record=make_record(rows)).broken
+    assert (finding.name, finding.row, finding.count) == ("ceiling-of-another-method", 0, 12)
+    lowest = as_mined(change(rows.to_dict(), {("ceiling", 7): 0.625}))
+    assert audit_dataset(lowest, record=make_record(lowest)).ok, "the others have lower positives in other rows"
+
+
+def test_rows_with_more_negatives_than_the_recipe_are_found():
+    record = make_record(SOUND)
+    one = replace(record, recipe=replace(record.recipe, num_negatives=1))
+    assert [(finding.name, finding.count) for finding in audit_dataset(SOUND, record=one).broken] == [("long-row", 4)]
 
 
 def width_of(line):

@@ -122,13 +122,31 @@ def count_numbers(rows, count, passages):
             count.add("id-of-two-texts", row, not same(texts.setdefault(number, text), text))
 
 
+def count_ceilings(rows, count):
+    """Apply the rule for ceilings of rows with a record, whose method is a margin."""
+    known = [row for row in rows if not is_nan(row["positive_score"]) and not is_nan(row["ceiling"])]
+    pairs = [(row["ceiling"], row["positive_score"] - MARGIN) for row in known]
+    equal = [math.isclose(ceiling, expected, rel_tol=1e-6) for ceiling, expected in pairs]
+    for row, (ceiling, expected), same_ceiling in zip(known, pairs, equal, strict=True):
+        above = ceiling > expected and not same_ceiling
+        count.add("ceiling-of-another-method", row, above or not any(equal))
+
+
+def count_long(rows, count, num_negatives):
+    for row in rows:
+        marks = [*zip(row["ids"], row["scores"], strict=False)]
+        even = len(row["negatives"]) == len(row["ids"]) == len(row["scores"])
+        filled = sum(number == -1 and is_nan(score) for number, score in marks) if even else 0
+        count.add("long-row", row, len(row["negatives"]) - filled > num_negatives)
+
+
 def count_short(rows, count, num_negatives):
     longest = num_negatives or max(len(row["negatives"]) for row in rows)
     for row in rows:
         count.add("short-row", row, len(row["negatives"]) < longest and not is_skipped(row))
 
 
-def draw_rows(rng, split, size):
+def draw_rows(rng, split, size, ceiling):
     """Draw rows of texts and numbers; most are sound, and every rule is broken somewhere."""
 
     def text():
@@ -154,7 +172,7 @@ def draw_rows(rng, split, size):
             "ids": ids[rng.random() < 0.05 :],
             "scores": scores[rng.random() < 0.05 :],
             "positive_score": number(1.0, NAN, INF, None, 0.5),
-            "ceiling": number(0.875, NAN, INF, None, 0.5),
+            "ceiling": number(ceiling, NAN, INF, None, 0.5),
             "top_score": number(0.5, NAN, INF, -INF, None),
         }
 
@@ -162,7 +180,10 @@ def draw_rows(rng, split, size):
 def draw(seed):
     """Return three splits of rows, of which the one in the middle is empty, and all rows."""
     rng = np.random.default_rng(seed)
-    splits = {name: list(draw_rows(rng, name, size)) for name, size in (("train", 18), ("none", 0), ("test", 12))}
+    ceiling = 1 - MARGIN + (0.125, 0, -0.125)[seed // 2 % 3]
+    splits = {
+        name: list(draw_rows(rng, name, size, ceiling)) for name, size in (("train", 18), ("none", 0), ("test", 12))
+    }
     return splits, [row for rows in splits.values() for row in rows]
 
 
@@ -206,6 +227,9 @@ def check_mined(seed):
     count_texts(rows, count, pairs=False)
     count_numbers(rows, count, PASSAGES if record else None)
     count_short(rows, count, 2 if record else None)
+    if record:
+        count_ceilings(rows, count)
+        count_long(rows, count, 2)
     return check(dataset, count, record=record)
 
 
@@ -293,6 +317,7 @@ OF_ROWS = OF_TEXTS | {
 OF_NUMBERS = {
     *("uneven-lists", "score-not-finite", "row-score-not-finite", "scores-not-falling", "at-or-above-ceiling"),
     *("id-below-0", "id-beyond-corpus", "id-of-two-texts", "skipped-row", "filled-negative"),
+    *("ceiling-of-another-method", "long-row"),
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from datasets import DatasetDict
 
 from hn_datasets.inspection.blocks import Flags, Ints
@@ -34,11 +35,13 @@ MEANINGS: dict[str, str] = {
     "row-score-not-finite": "the positive score, ceiling or top score of a row is NaN or infinite",
     "scores-not-falling": "the scores of a row's negatives do not fall",
     "at-or-above-ceiling": "a negative scores at or above the ceiling of its row",
+    "ceiling-of-another-method": "the ceiling of a row is not what the method in mining.json makes of its positive",
     "id-below-0": "the id of a negative is below 0, and it is not marked as filled in",
     "id-beyond-corpus": "the id of a negative is not below the number of passages in mining.json",
     "id-of-two-texts": "one id stands for two texts",
     "removals-unsound": "a row does not have one count of removed passages, 0 or more, for each guard",
     "short-row": "a row has fewer negatives than it should",
+    "long-row": "a row has more negatives than the recipe in mining.json gives",
     "skipped-row": "a row was skipped as empty when mined",
     "filled-negative": "a negative is marked as drawn at random to fill its row",
 }
@@ -55,6 +58,9 @@ INFORMATION = frozenset(
     }
 )
 """Rules that a sound dataset may break."""
+
+ENOUGH_ROWS = 10
+"""Of fewer, each may have a positive in other data that scores lower, so that none has the ceiling of its own."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,12 @@ def _check_scores(inventory: Inventory, record: MiningRecord | None) -> Checked:
     if numbers.top_scores is not None:
         infinite |= np.isinf(numbers.top_scores)
     yield "row-score-not-finite", "row", infinite
+    if record is not None and positive_scores is not None and numbers.ceilings is not None:
+        yield (
+            "ceiling-of-another-method",
+            "row",
+            _find_other_ceilings(numbers.ceilings, record.recipe.method.ceiling(positive_scores)),
+        )
     if scores is None:
         return
     known = ~numbers.filled & ~numbers.uneven[rows]
@@ -164,6 +176,18 @@ def _check_scores(inventory: Inventory, record: MiningRecord | None) -> Checked:
         # The lowest score over all rows of an anchor gives its ceiling, so this bound is never too low.
         ceilings = np.fmin(ceilings, record.recipe.method.ceiling(positive_scores))
     yield "at-or-above-ceiling", "negative", known & (scores >= ceilings[rows])
+
+
+def _find_other_ceilings(ceilings: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> Flags:
+    """Return which rows have a ceiling above what the method makes of their positives; all if none has just that one.
+
+    It may be below, for it is of the lowest score over all rows of an anchor, and some row has that lowest score.
+    """
+    known = ~np.isnan(ceilings) & ~np.isnan(expected)
+    same = np.isclose(ceilings, expected, rtol=1e-6, atol=0)
+    if known.sum() >= ENOUGH_ROWS and not same.any():
+        return known
+    return known & ~same & (ceilings > expected)
 
 
 def _check_ids(inventory: Inventory, negatives: Ints, record: MiningRecord | None) -> Checked:
@@ -185,11 +209,15 @@ def _check_ids(inventory: Inventory, negatives: Ints, record: MiningRecord | Non
 def _check_lengths(inventory: Inventory, record: MiningRecord | None) -> Checked:
     numbers = inventory.numbers
     yield "skipped-row", "row", numbers.skipped
-    yield "filled-negative", "negative", numbers.filled & ~numbers.uneven[numbers.negative_rows]
+    filled = numbers.filled & ~numbers.uneven[numbers.negative_rows]
+    yield "filled-negative", "negative", filled
     if not inventory.roles.pairs:
         counts = numbers.counts
         of_recipe = record.recipe.num_negatives if record is not None and inventory.roles.mined else 0
         yield "short-row", "row", (counts < (of_recipe or counts.max(initial=0))) & ~numbers.skipped
+        if of_recipe:
+            mined = np.bincount(numbers.negative_rows[~filled], minlength=len(counts))
+            yield "long-row", "row", mined > of_recipe
 
 
 def _check_removals(inventory: Inventory, record: MiningRecord | None) -> Checked:
