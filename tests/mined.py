@@ -14,11 +14,11 @@ PAIRS = [
 ]
 
 
-def mine(store, *, pairs=PAIRS, num_negatives=3, split=None):
+def mine(store, *, pairs=PAIRS, num_negatives=3, split=None, **names):
     """Mine pairs with BM25; every row is full."""
     rows = Dataset.from_list(pairs, split=split)
     miner = HardNegativeMiner.from_dataset(
-        rows, teacher=BM25Teacher(), method=TopK(), num_negatives=num_negatives, store=store
+        rows, teacher=BM25Teacher(), method=TopK(), num_negatives=num_negatives, store=store, **names
     )
     mined = rows.map(miner, batched=True)
     return mined, MiningRecord.of(mined, miner)

@@ -119,3 +119,17 @@ def test_two_mined_folders_tell_what_changed(tmp_path):
 def test_a_layout_has_the_negatives_of_the_rows_it_was_made_of(tmp_path, layout):
     mined, _ = mine(as_dataset(ROWS), make_teacher(), tmp_path, num_negatives=1, method=TopK())
     assert compare(mined, format_dataset(mined, layout)).share_in_common == 1
+
+
+def test_a_dataset_has_the_text_columns_of_the_release_that_it_is_compared_with(tmp_path):
+    rows = as_dataset(ROWS)
+    named = Dataset.from_dict({"id": [str(n) for n in range(len(rows))], "title": ["t"] * len(rows), **rows.to_dict()})
+    named = named.rename_columns({"query": "instruction", "answers": "output"})
+    names = {"anchor_column_name": "instruction", "positive_column_name": "output"}
+    mined, record = mine(named, make_teacher(), tmp_path, **names)
+    folder = tmp_path / "mined"
+    for sides in ((folder, mined), (mined, folder)):
+        assert compare(*sides).share_in_common == 1
+    renamed = mined.rename_columns({"instruction": "ask", "output": "tell"})
+    recipe = replace(record.recipe, anchor_column_name="ask", positive_column_name="tell")
+    assert compare(folder, renamed, recipe=recipe).share_in_common == 1

@@ -167,6 +167,19 @@ def read_back(repo_id, tag):
     ]
 
 
+def test_data_with_other_text_columns_first_has_all_negatives_in_common_with_itself(client, repo_id, tmp_path):
+    rows = [
+        {"id": f"row {number}", "instruction": row["query"], "output": row["answer"]}
+        for number, row in enumerate(PAIRS)
+    ]
+    names = {"anchor_column_name": "instruction", "positive_column_name": "output"}
+    folder = write(tmp_path / "mined", mine(tmp_path / "store", pairs=rows, **names))
+    for version, layouts in (("1.0.0", ["n-tuple", "scored"]), ("1.1.0", ["scored", "n-tuple"])):
+        client.run(release, repo_id, folder, version, {"layouts": layouts})
+    versions = json.loads(client.run(read_back, repo_id, "v1.1.0")[1])["release"]["versions"]
+    assert [row["common_share"] for row in versions] == [1, None]
+
+
 def test_the_card_tells_what_changed_since_the_release_before(client, repo_id, one, other):
     client.run(release, repo_id, one, "1.0.0", {"notes": "The beginning"})
     client.run(release, repo_id, other, "1.0.1", {"notes": "Clerk | teller", "parent": "me/student@v3.0.0"})

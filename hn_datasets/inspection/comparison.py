@@ -15,8 +15,9 @@ from hn_datasets.inspection.blocks import Ints
 from hn_datasets.inspection.changes import find_changes, list_changes
 from hn_datasets.inspection.inventory import Inventory, number_texts, take_inventory
 from hn_datasets.inspection.opening import open_source
-from hn_datasets.inspection.roles import as_splits, find_roles
+from hn_datasets.inspection.roles import as_splits, column_types, find_roles
 from hn_datasets.recipe import Recipe
+from hn_datasets.record import MiningRecord
 from hn_datasets.statistics import MiningStatistics
 from hn_datasets.texts import Ragged
 
@@ -89,7 +90,11 @@ class _Side:
 
 
 def compare(
-    old: str | Path | Dataset | DatasetDict, new: str | Path | Dataset | DatasetDict, *, token: str | None = None
+    old: str | Path | Dataset | DatasetDict,
+    new: str | Path | Dataset | DatasetDict,
+    *,
+    recipe: Recipe | None = None,
+    token: str | None = None,
 ) -> Comparison:
     """Compare two mined datasets or releases.
 
@@ -97,6 +102,8 @@ def compare(
         old: a path, ``REPO`` or ``REPO@REVISION`` on the Hub, or a dataset. Of a release, the lossless layout is read
             where there is one.
         new: likewise.
+        recipe: names the text columns of what has no ``mining.json``; None takes the recipe of the other one. Columns
+            that are not there are guessed.
         token: for the Hub; the one of the environment if None.
 
     Raises:
@@ -105,7 +112,9 @@ def compare(
         ColumnError: nothing looks like negatives.
         TextError: there is no row.
     """
-    before, after = _read(old, token), _read(new, token)
+    sources = [_load(source, token) for source in (old, new)]
+    recipe = recipe or next((record.recipe for _, record in sources if record is not None), None)
+    before, after = (_take(splits, record, recipe) for splits, record in sources)
     one, other = _combine(before.inventory, after.inventory)
     pairs = np.intersect1d(one.pairs, other.pairs)
     common = np.intersect1d(one.triples, other.triples)
@@ -122,17 +131,22 @@ def compare(
     )
 
 
-def _read(source: str | Path | Dataset | DatasetDict, token: str | None) -> _Side:
-    if isinstance(source, (str, Path)):
-        opened = open_source(source, token=token)
-        name = opened.choose_config() or next(iter(opened.layouts), None)
-        splits, record = opened.load(name), opened.record
-    else:
-        splits, record = as_splits(source), None
-    recipe = record.recipe if record is not None else None
-    inventory = take_inventory(splits, find_roles(splits, recipe=recipe))
+def _load(source: str | Path | Dataset | DatasetDict, token: str | None) -> tuple[DatasetDict, MiningRecord | None]:
+    """Return the splits, and the record where there is one."""
+    if not isinstance(source, (str, Path)):
+        return as_splits(source), None
+    opened = open_source(source, token=token)
+    name = opened.choose_config() or next(iter(opened.layouts), None)
+    return opened.load(name), opened.record
+
+
+def _take(splits: DatasetDict, record: MiningRecord | None, other: Recipe | None) -> _Side:
+    """Return one side, whose text columns its own recipe names, or another one that fits."""
     if record is not None:
-        return _Side(inventory, record.statistics, recipe)
+        inventory = take_inventory(splits, find_roles(splits, recipe=record.recipe))
+        return _Side(inventory, record.statistics, record.recipe)
+    fits = other is not None and {other.anchor_column_name, other.positive_column_name} <= {*column_types(splits)}
+    inventory = take_inventory(splits, find_roles(splits, recipe=other if fits else None))
     return _Side(inventory, compute_again(inventory) if inventory.roles.mined else None, None)
 
 

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from hn_datasets.errors import HNDatasetsError, ReleaseError
 from hn_datasets.inspection.comparison import compare
+from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
 from hn_datasets.release.drafting import Draft, Place
 from hn_datasets.release.repository import Head, Repository
@@ -119,9 +120,10 @@ def _is_same(there: MiningRecord, draft: Draft, files: FileEntries | None) -> bo
 class Comparing:
     """The share of negatives that the new data has in common with a release; each release is read once."""
 
-    def __init__(self, mined: Dataset | DatasetDict, repository: Repository) -> None:
-        """Compare with releases of a repository."""
+    def __init__(self, mined: Dataset | DatasetDict, recipe: Recipe, repository: Repository) -> None:
+        """Compare with releases of a repository; the recipe names the text columns of the new data."""
         self._mined = mined
+        self._recipe = recipe
         self._repository = repository
         self._known: dict[str, float | None] = {}
 
@@ -137,7 +139,8 @@ class Comparing:
             if repository.read_record(commit) is None:  # a tag that no release of ours has set
                 return None
             source = f"{repository.repo_id}@{commit}"
-            result = retry(repository.retry_seconds, compare, source, self._mined, token=repository.token)
+            options = {"recipe": self._recipe, "token": repository.token}
+            result = retry(repository.retry_seconds, compare, source, self._mined, **options)
         except (HNDatasetsError, HfHubHTTPError, DatasetsError):  # its files are gone or are no mined data
             return None
         return result.negatives_in_common / result.new_negatives if result.new_negatives else None

@@ -206,7 +206,7 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
             create_pr=create_pr,
             retry_seconds=retry_seconds,
         )
-        compare_with = _leave_open if isinstance(source, MinedShards) else Comparing(source, repository)
+        compare_with = _leave_open if isinstance(source, MinedShards) else Comparing(source, record.recipe, repository)
         upload = Upload(wanted, compare_with, private, create_pr, commit_message)
         draft = replace(draft, repo_id=repository.repo_id)  # with its namespace
         if isinstance(source, MinedShards):
