@@ -74,6 +74,18 @@ def test_another_release_at_the_same_place_is_loaded_and_not_the_old_one_from_a_
     assert load_dataset(str(tmp_path / "0" / "out"), split="train")["query"][:] == other[0]["query"][:]
 
 
+@pytest.mark.parametrize("kind", ["numpy", "torch", "pandas", "arrow"])
+def test_the_format_of_a_dataset_changes_nothing(made, tmp_path, kind):
+    layouts = ("n-tuple", "scored", "labeled-list", "normalized")
+    for number, mined in enumerate((made[0], made[0].with_format(kind))):
+        release((mined, made[1]), tmp_path / str(number), layouts=layouts)
+    one, other = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*") if path.name != "mining.json"}
+        for folder in (tmp_path / "0", tmp_path / "1")
+    )
+    assert one == other
+
+
 def test_splits_stay_apart_and_shards_stay_small(tmp_path):
     rows = Dataset.from_list(PAIRS)
     splits = DatasetDict(train=rows.select(range(24)), test=rows.select(range(24, 32)))

@@ -315,9 +315,9 @@ def _check_first(mined: MinedShards) -> list[Mapping[str, Any]]:
 
 
 def _pick_examples(mined: Dataset | DatasetDict) -> list[Mapping[str, Any]]:
-    """Return three rows, of the first split that has rows."""
+    """Return three rows, of the first split that has rows, as plain values whatever format it has."""
     splits = mined.values() if isinstance(mined, DatasetDict) else [mined]
-    rows = next(split for split in splits if len(split))
+    rows = next(split for split in splits if len(split)).with_format(None)
     return [rows[number] for number in pick_rows(rows)]
 
 
