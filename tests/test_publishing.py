@@ -11,7 +11,7 @@ from pathlib import Path
 import datasets
 import pytest
 import yaml
-from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset
+from datasets import Dataset, DatasetDict, IterableDatasetDict, get_dataset_config_names, load_dataset
 from jsonschema import Draft202012Validator
 
 from hn_datasets import BM25Teacher, CardMetadata, HardNegativeMiner, TopK, TopKPercPos, audit, format_dataset, publish
@@ -184,6 +184,15 @@ def test_bad_input_is_an_error_before_anything_is_staged(made, tmp_path, options
     with pytest.raises(error, match=message) as raised:
         publish(mined, record=record, **options)
     assert "\n" not in str(raised.value)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("of_miner", [True, False])
+def test_a_stream_is_no_dataset_to_publish(made, tmp_path, store, of_miner):
+    given = {"miner": build(Dataset.from_list(PAIRS), store)} if of_miner else {"record": made[1]}
+    for stream in (made[0].to_iterable_dataset(), IterableDatasetDict(train=made[0].to_iterable_dataset()), None):
+        with pytest.raises(ArgumentError, match=r"Expected a Dataset or DatasetDict, got (Iterable|None).*; write its"):
+            publish(stream, version="1.0.0", metadata=LICENSE, to_folder=tmp_path / "out", **given)
     assert not any(tmp_path.iterdir())
 
 

@@ -79,9 +79,14 @@ def choose_record(
     """Return the record of what is published.
 
     Raises:
-        ArgumentError: both or none are given, or something else than a miner.
+        ArgumentError: both or none are given, something else than a miner, or data that is no dataset in memory or on
+            disk.
         ReleaseError: another miner mined the data.
     """
+    if not isinstance(mined, (Dataset, DatasetDict)):
+        raise ArgumentError(
+            f"Expected a Dataset or DatasetDict, got {type(mined).__name__}; write its rows to a Dataset first."
+        )
     if (miner is None) == (record is None):
         got = "both" if miner is not None else "neither"
         raise ArgumentError(f"Expected either the miner or the record of the mining, got {got}; pass one.")

@@ -23,14 +23,10 @@ def check_mined(mined: Dataset | DatasetDict, record: MiningRecord) -> None:
     """Audit the mined rows against their record, before anything is staged.
 
     Raises:
-        ArgumentError: ``mined`` is no dataset in memory or on disk, or it has no rows.
+        ArgumentError: there are no rows.
         ColumnError: the mined columns, or those of the texts, are not there.
         ReleaseError: the audit finds something broken, for instance statistics that are not those of the data.
     """
-    if not isinstance(mined, (Dataset, DatasetDict)):
-        raise ArgumentError(
-            f"Expected a Dataset or DatasetDict, got {type(mined).__name__}; write its rows to a Dataset first."
-        )
     splits = splits_of(mined)
     for split in splits.values():
         texts = (record.recipe.anchor_column_name, record.recipe.positive_column_name)
