@@ -138,6 +138,12 @@ def test_the_record_says_what_was_published(made, tmp_path):
     assert "me/other@v1.0.0" in card
 
 
+@pytest.mark.parametrize("parent", ["1.0.0", "v1.0.0", "other@1.0.0"])
+def test_what_a_release_follows_is_a_version_with_or_without_v(made, tmp_path, parent):
+    release(made, tmp_path / "out", repo_id="me/qa", parent=parent)
+    assert "@v1.0.0](https://huggingface.co" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
 def test_no_path_of_this_machine_is_published(made, tmp_path):
     mined, record = made
     for spec in (
@@ -166,6 +172,12 @@ def test_no_path_of_this_machine_is_published(made, tmp_path):
         ({"layouts": ("n-tuple", "n-tuple")}, ArgumentError, "different names among"),
         ({"layouts": ("pairs",)}, ArgumentError, "different names among"),
         ({"notes": "a\nb"}, ArgumentError, "notes on one line"),
+        ({"parent": "me/other"}, ArgumentError, "parent as a version such as 'v1.0.0', or.*, got 'me/other'; correct"),
+        ({"parent": "main"}, ArgumentError, "parent as a version"),
+        ({"parent": "me/other@main"}, ArgumentError, "parent as a version"),
+        ({"parent": "@v1.0.0"}, ArgumentError, "parent as a version"),
+        ({"parent": "https://huggingface.co/datasets/me/other@v1.0.0"}, ArgumentError, "parent as a version"),
+        ({"parent": ""}, ArgumentError, "parent as a version"),
         ({"dry_run": True}, ArgumentError, "dry_run has no effect with to_folder"),
         ({"private": False}, ArgumentError, "private has no effect with to_folder"),
         ({"token": "hf_x", "create_pr": True}, ArgumentError, "token, create_pr has no effect"),

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from hn_datasets.errors import ArgumentError, ReleaseError
 from hn_datasets.estimation.results import Calibration, FalseNegativeEstimate, setting_of
@@ -18,6 +20,7 @@ from hn_datasets.miner import HardNegativeMiner
 from hn_datasets.record import MiningRecord, sample_batches
 from hn_datasets.release.folders import check_folder
 from hn_datasets.release.staging import NORMALIZED
+from hn_datasets.release.versions import Version
 
 CHECKED_ROWS = 16
 """Rows that are mined again: another method, teacher or corpus shows in nearly every row."""
@@ -71,6 +74,26 @@ def check_notes(notes: str) -> None:
     """
     if not isinstance(notes, str) or len(notes.strip().splitlines()) > 1:
         raise ArgumentError(f"Expected notes on one line, got {notes!r:.80}; write the rest into the card.")
+
+
+def check_parent(parent: str | None) -> None:
+    """Check that a release which is followed is named by its version, that of another repository with its name before.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if parent is None:
+        return
+    repo_id, at, version = parent.rpartition("@") if isinstance(parent, str) else ("", "", "")
+    try:
+        validate_repo_id(repo_id if at else "other")
+    except HFValidationError:
+        version = ""
+    if Version.find(version) is None:
+        raise ArgumentError(
+            f"Expected parent as a version such as 'v1.0.0', or one of another repository such as 'me/other@v1.0.0', "
+            f"got {parent!r}; correct it."
+        )
 
 
 def choose_record(

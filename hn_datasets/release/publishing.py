@@ -22,6 +22,7 @@ from hn_datasets.release.arguments import (
     check_destination,
     check_for_shards,
     check_notes,
+    check_parent,
     choose_record,
 )
 from hn_datasets.release.card import CARD_FILE, CardMetadata, validate_metadata
@@ -128,7 +129,8 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
         estimate: of the false negatives, by ``estimate_false_negatives`` or ``calibrate``, for the card.
         layouts: configurations, as of ``format_dataset``; the first one is loaded where none is named.
         notes: what has changed, on one line.
-        parent: the release that this one follows, such as ``"me/other@v1.0.0"``; None takes the one before it.
+        parent: the release that this one follows, such as ``"v1.0.0"``, or ``"me/other@v1.0.0"`` of another
+            repository; None takes the one before it.
         to_folder: write the release into this folder, and upload nothing.
         overwrite: replace what an earlier release has left in ``to_folder``.
         dry_run: stop before the upload, and keep the staged folder.
@@ -158,6 +160,7 @@ def publish(  # noqa: PLR0913 - everything that can be said of a release
     validate_metadata(metadata)
     chosen = check_layouts(layouts)
     check_notes(notes)
+    check_parent(parent)
     if repo_id is not None:
         check_repo_id(repo_id)
     online = {
