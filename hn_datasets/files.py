@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import tempfile
@@ -41,6 +42,12 @@ def open_filesystem(path: str) -> tuple[Any, str]:
         ) from error
     filesystem.invalidate_cache()  # what this process has listed before may have changed
     return filesystem, name
+
+
+def describe_file(path: Path) -> dict[str, str | int]:
+    """Return ``sha256`` and ``size`` of a file."""
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": path.stat().st_size}
 
 
 @contextlib.contextmanager

@@ -537,6 +537,20 @@ def test_all_layouts_of_a_release_are_read(tmp_path):
     assert "normalized/scores" not in report.rows
 
 
+def test_files_that_are_others_than_the_record_describes_are_found(tmp_path):
+    release = tmp_path / "release"
+    publish(SOUND, version="1.0.0", metadata=CardMetadata(license="mit"), record=make_record(SOUND), to_folder=release)
+    file = release / "n-tuple" / "train-00000-of-00001.parquet"
+    rows = Dataset.from_parquet(str(file))
+    Dataset.from_dict({**rows.to_dict(), "negative_1": list("wxyz")}).to_parquet(str(file))  # sound rows by themselves
+    (release / "assets" / "scores.png").unlink()  # which nothing needs
+    (finding,) = audit(release).findings
+    assert (finding.name, finding.severity, finding.count) == ("file-differs", "broken", 1)
+    assert finding.text.startswith("n-tuple/train-00000-of-00001.parquet: sha256 ")
+    (release / "mining.json").write_text(make_record(SOUND).with_release(files={"README.md": 3}).to_json())
+    assert audit(release).ok, "it describes no file"
+
+
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [

@@ -82,7 +82,7 @@ def transfer(request):
 @pytest.fixture(scope="module")
 def client(hub, tmp_path_factory):
     folder = tmp_path_factory.mktemp("client")
-    functions = (release, walk_the_path, read_back, prepare, read_text, upload_text)
+    functions = (release, walk_the_path, read_back, prepare, read_text, upload_text, replace_data)
     with WarmClient(hub.environment(folder / "home"), folder / "answers", PRELOAD, *functions) as warm:
         yield warm
 
@@ -258,6 +258,38 @@ def read_text(repo_id, name):
     from datasets import load_dataset
 
     return load_dataset(repo_id, name, split="train").to_dict()
+
+
+def replace_data(repo_id):
+    """Replace a file of a release, and then its picture, by hand; return the findings of an audit before and after."""
+    import io
+
+    from datasets import load_dataset
+    from huggingface_hub import HfApi
+
+    from hn_datasets import audit
+
+    texts = []
+    rows = load_dataset(repo_id, split="train")
+    file = io.BytesIO()
+    rows.remove_columns("negative_1").add_column("negative_1", [f"junk {row}" for row in range(len(rows))]).to_parquet(
+        file
+    )
+    files = {"n-tuple/train-00000-of-00001.parquet": file.getvalue(), "assets/scores.png": b"no picture"}
+    for path, content in ((None, b""), *files.items()):
+        if path is not None:
+            HfApi().upload_file(repo_id=repo_id, repo_type="dataset", path_or_fileobj=content, path_in_repo=path)
+        texts.append([(one.name, one.count, one.text) for one in audit(repo_id).broken])
+    return texts
+
+
+def test_files_that_were_replaced_on_the_hub_are_found(client, repo_id, one):
+    client.run(release, repo_id, one, "1.0.0", {})
+    before, data, both = client.run(replace_data, repo_id)
+    assert before == []
+    assert [(name, count) for name, count, _ in (*data, *both)] == [("file-differs", 1), ("file-differs", 2)]
+    assert data[0][2].startswith("n-tuple/train-00000-of-00001.parquet: ")
+    assert both[0][2].startswith("assets/scores.png: ")
 
 
 def test_other_configurations_still_load(client, repo_id, one):

@@ -31,6 +31,22 @@ def check_secrets(opened: Opened) -> Iterator[Finding]:
             yield Finding("token", "broken", len(tokens), meaning, name, None, f"{tokens[0][:6]}...")
 
 
+def check_files(opened: Opened, record: MiningRecord) -> Iterator[Finding]:
+    """Compare the files of a release that are there with what ``mining.json`` says of each."""
+    files = record.release.get("files")
+    said = {path: entry for path, entry in files.items() if isinstance(entry, dict)} if isinstance(files, dict) else {}
+    wrong = []
+    for path, found in opened.describe([*said]).items():
+        changes = find_changes({name: said[path].get(name) for name in found}, found)
+        wrong += [
+            f"{path}: {name} {describe(old)} in {RECORD_FILE}, {describe(new)} now"
+            for name, (old, new) in list(changes.items())[:1]
+        ]
+    if wrong:
+        meaning = f"a file is not the one that {RECORD_FILE} describes"
+        yield Finding("file-differs", "broken", len(wrong), meaning, RECORD_FILE, None, wrong[0])
+
+
 def check_record(record: MiningRecord, inventory: Inventory) -> Iterator[Finding]:
     """Compare ``mining.json`` with the data of a layout that has all that was mined."""
     rows = find_changes(_by_file_name(record.rows), _by_file_name(inventory.num_rows))

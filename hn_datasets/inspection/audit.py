@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from hn_datasets.errors import HNDatasetsError
-from hn_datasets.inspection.agreement import check_card, check_record, check_secrets, missing_configs
+from hn_datasets.inspection.agreement import check_card, check_files, check_record, check_secrets, missing_configs
 from hn_datasets.inspection.blocks import as_strings, read_block
 from hn_datasets.inspection.checks import MEANINGS, Breach, find_breaches
 from hn_datasets.inspection.inventory import Inventory, take_inventory
@@ -78,7 +78,8 @@ def audit(
     """
     opened = open_source(source, revision=revision, token=token)
     record, unreadable = _read_record(opened)
-    reports = [AuditReport({}, 0, (*check_secrets(opened), *unreadable, *check_card(opened)))]
+    files = check_files(opened, record) if record is not None else ()
+    reports = [AuditReport({}, 0, (*check_secrets(opened), *unreadable, *files, *check_card(opened)))]
     missing = missing_configs(opened)
     names: list[str | None] = [config_name] if config_name is not None else [*opened.layouts] or [None]
     for name in names:

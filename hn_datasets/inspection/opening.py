@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pyarrow.parquet as pq
 from datasets import DatasetDict, VerificationMode, load_dataset
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 from huggingface_hub import DatasetCard, HfApi, HfFileSystem
+from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import HfHubHTTPError, HFValidationError, validate_repo_id
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from hn_datasets.batches import OUTPUT_FORMATS
 from hn_datasets.columns import explain_unreadable
 from hn_datasets.errors import ArgumentError, DataSourceError, HNDatasetsError
+from hn_datasets.files import describe_file
 from hn_datasets.inspection.roles import TABLES, as_splits
 from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.sources import READERS, load_folder, load_source
@@ -28,6 +31,8 @@ LOSSLESS = "scored"
 """The layout that holds all that was mined."""
 NORMALIZED = "normalized"
 """The layout of three tables, each of which is a configuration."""
+ASKED_PATHS = 500
+"""How many files one request to the Hub asks for."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,22 @@ class Opened:
         if self.files is None:
             return []
         return sorted(self.files.glob(f"{glob.escape(self.root)}/{pattern.removeprefix('./')}"))
+
+    def describe(self, paths: Sequence[str]) -> dict[str, dict[str, str | int]]:
+        """Return ``size`` and ``sha256`` of those files that are there; on the Hub only what it knows of them."""
+        if self.files is None:
+            return {}
+        if self.revision is None:
+            local = {path: Path(self.root, path) for path in paths}
+            return {path: describe_file(file) for path, file in local.items() if file.is_file()}
+        ask = partial(HfApi(token=self.token).get_paths_info, self.source, repo_type="dataset", revision=self.revision)
+        starts = range(0, len(paths), ASKED_PATHS)
+        found = [item for start in starts for item in ask(list(paths[start : start + ASKED_PATHS]))]
+        return {
+            item.path: {"size": item.size, **({"sha256": item.lfs.sha256} if item.lfs is not None else {})}
+            for item in found
+            if isinstance(item, RepoFile)
+        }
 
     def count_rows(self, path: str) -> int:
         """Return the number of rows of a Parquet file, of which only the end is read."""

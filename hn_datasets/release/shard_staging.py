@@ -12,13 +12,14 @@ from datasets import Dataset, DatasetDict, Features
 
 from hn_datasets.batches import OutputFormat
 from hn_datasets.errors import ReleaseError, ShortRowsWarning, StoreError
+from hn_datasets.files import describe_file
 from hn_datasets.formats import describe_shortage, format_shard
 from hn_datasets.record import MiningRecord
 from hn_datasets.release.card import ConfigFiles
 from hn_datasets.release.checking import check_mined, check_rows
 from hn_datasets.release.mined_shards import MinedShards, Shard
 from hn_datasets.release.plots import draw_pictures
-from hn_datasets.release.staging import FileEntries, Staged, check_filled, describe_file, pattern_of
+from hn_datasets.release.staging import FileEntries, Staged, check_filled, pattern_of
 from hn_datasets.shards import write_rows
 from hn_datasets.statistics import compute_statistics
 from hn_datasets.texts import digest_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from datasets import Dataset, DatasetDict
 
 from hn_datasets.batches import OutputFormat
 from hn_datasets.errors import ArgumentError, ReleaseError, ShortRowsWarning, StoreError
+from hn_datasets.files import describe_file
 from hn_datasets.formats import format_dataset
 from hn_datasets.record import MiningRecord
 from hn_datasets.release.card_data import ConfigFiles
@@ -188,9 +188,3 @@ def pattern_of(config: str, split: str) -> str:
 
 def _list_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def describe_file(path: Path) -> dict[str, str | int]:
-    """Return ``sha256`` and ``size`` of a file."""
-    with path.open("rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": path.stat().st_size}
