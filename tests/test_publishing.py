@@ -255,6 +255,16 @@ def test_another_miner_is_refused(tmp_path, store, changes):
     assert not any(tmp_path.iterdir())
 
 
+def test_texts_that_made_the_teacher_fail_are_told(made, tmp_path):
+    mined, record = made
+    record = replace(record, statistics=replace(record.statistics, failed_texts=2))  # as mine_on_ray counts them
+    write_mined(mined, record, tmp_path / "mined")
+    assert audit(tmp_path / "mined").ok
+    release((mined, record), tmp_path / "out", layouts=("scored",))
+    assert audit(tmp_path / "out").ok
+    assert MiningRecord.read(tmp_path / "out").statistics.failed_texts == 2
+
+
 def test_unsound_data_is_refused(made, tmp_path):
     broken = made[0].map(lambda row: {"negatives": [row["answer"], *row["negatives"][1:]]})
     with pytest.raises(ReleaseError, match="32 times that a negative is a positive of its row"):

@@ -61,7 +61,8 @@ def compute_again(inventory: Inventory, like: MiningStatistics | None = None) ->
 
     Args:
         inventory: of mined columns.
-        like: statistics whose ``num_negatives`` and number of bins are taken over.
+        like: statistics whose ``num_negatives``, number of bins and ``failed_texts``, of which the rows know nothing,
+            are taken over.
     """
     numbers = inventory.numbers
     kept = ~numbers.filled
@@ -83,7 +84,8 @@ def compute_again(inventory: Inventory, like: MiningStatistics | None = None) ->
         bins = len(like.positive_score.bin_counts) or len(like.difference.bin_counts) or 1
         choices = {"num_negatives": like.num_negatives, "num_bins": bins}
     computed = compute_statistics(columns, **choices)
-    return replace(computed, negatives_per_teacher=inventory.negatives_per_teacher)
+    failed = 0 if like is None else like.failed_texts
+    return replace(computed, negatives_per_teacher=inventory.negatives_per_teacher, failed_texts=failed)
 
 
 def check_card(opened: Opened) -> Iterator[Finding]:
