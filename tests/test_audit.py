@@ -572,6 +572,16 @@ def test_a_card_that_cannot_be_read_is_one_line(tmp_path, yaml, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda _: b"", lambda _: b"x" * 5000,
+                                    lambda data: data[:-60] + b"x" * 52 + data[-8:]])  # fmt: skip
+def test_a_damaged_file_is_one_line(release, damage):
+    file = release / "scored" / "train-00000-of-00001.parquet"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(DataSourceError, match=r"Parquet file, .*scored/train-00000-of-00001\.parquet cannot") as caught:
+        audit(release)
+    assert "\n" not in str(caught.value)
+
+
 def test_folders_of_others_and_files_need_no_card(tmp_path):
     rows = Dataset.from_dict(FLAG_EMBEDDING)
     rows.to_json(str(tmp_path / "rows.jsonl"))

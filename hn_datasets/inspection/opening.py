@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import DatasetDict, VerificationMode, load_dataset
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
@@ -165,9 +166,21 @@ class Opened:
         }
 
     def count_rows(self, path: str) -> int:
-        """Return the number of rows of a Parquet file, of which only the end is read."""
-        with self.files.open(path, "rb") as file:
-            return int(pq.read_metadata(file).num_rows)
+        """Return the number of rows of a Parquet file, of which only the end is read.
+
+        Raises:
+            DataSourceError: it is no Parquet file, or a damaged one.
+        """
+        try:
+            with self.files.open(path, "rb") as file:
+                return int(pq.read_metadata(file).num_rows)
+        except HfHubHTTPError:
+            raise
+        except (pa.ArrowInvalid, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataSourceError(
+                f"Expected a Parquet file, {path} cannot be read ({reason}); write or download it again."
+            ) from error
 
     def read(self, name: str) -> str | None:
         """Return the text of a file beside the data; None where there is none."""
