@@ -1,4 +1,4 @@
-"""Random passages for rows that are short: ``format_dataset(..., shortage="fill")``."""
+"""Random passages for rows that are short: ``format_dataset(..., shortage="fill")``, and rows without them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from datasets import Dataset, DatasetDict
 from hn_datasets.batches import (
     Batch,
     Layout,
+    as_array,
+    check_columns,
+    count_items,
     lay_flat,
     merge_passages,
 )
 from hn_datasets.columns import iter_pairs
 from hn_datasets.errors import ArgumentError
 from hn_datasets.files import cache_directory
+from hn_datasets.score_columns import COLUMNS, READ_ROWS
 from hn_datasets.texts import AnchorPositives, Corpus, digest_of, digest_texts, normalise
 
 FILLED_ID = -1
@@ -65,6 +69,33 @@ def fill(batch: Batch, skipped: npt.NDArray[np.bool_], layout: Layout) -> pa.Tab
     unknown = np.full(len(drawn), np.nan, dtype=np.float32)
     filled = lay_flat(np.repeat(short, missing[short]), pa.array(drawn, pa.string()), unknown, 0)
     return merge_passages(batch.negatives, filled.append_column("id", pa.array(np.full(len(drawn), FILLED_ID))))
+
+
+def iter_unfilled(mined: Dataset | DatasetDict) -> Iterator[pa.Table]:
+    """Yield the columns of the statistics, without the negatives that were filled in.
+
+    Raises:
+        ColumnError: ``positive_score`` or ``negative_scores`` is missing.
+    """
+    for split in mined.values() if isinstance(mined, DatasetDict) else [mined]:
+        check_columns(split.column_names, COLUMNS[:2])
+        names = [name for name in (*COLUMNS, "negative_ids") if name in split.column_names]
+        yield from map(_leave_out_filled, split.select_columns(names).with_format("arrow").iter(READ_ROWS))
+
+
+def _leave_out_filled(table: pa.Table) -> pa.Table:
+    counts = count_items(table["negative_scores"])
+    if "negative_ids" not in table.column_names or not np.array_equal(count_items(table["negative_ids"]), counts):
+        return table  # lists of different lengths are for the audit
+    ids, scores = (as_array(table[name]).flatten() for name in ("negative_ids", "negative_scores"))
+    filled = np.asarray(ids.cast(pa.int64()).fill_null(0)) == FILLED_ID
+    filled &= np.isnan(np.asarray(scores, dtype=np.float32))
+    if not filled.any():
+        return table
+    kept = np.bincount(np.repeat(np.arange(len(table)), counts)[~filled], minlength=len(table))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(kept)]).astype(np.int64))
+    lists = pa.LargeListArray.from_arrays(offsets, scores.filter(pa.array(~filled)))
+    return table.set_column(table.column_names.index("negative_scores"), "negative_scores", lists)
 
 
 def _draw(corpus: Corpus, anchor: str, taken: Iterable[str], count: int, seed: int) -> list[str]:

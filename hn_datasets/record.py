@@ -18,6 +18,7 @@ from datasets import Dataset, DatasetDict
 
 from hn_datasets.errors import DataSourceError, HNDatasetsError
 from hn_datasets.estimation.results import FalseNegativeEstimate
+from hn_datasets.filling import iter_unfilled
 from hn_datasets.index_recall import SAMPLE_ROWS, IndexRecall, spread
 from hn_datasets.methods import RandomNegatives
 from hn_datasets.miner import HardNegativeMiner
@@ -71,7 +72,7 @@ class MiningRecord:
         """Return the record of a mined dataset, from its columns and its miner.
 
         Args:
-            mined: what ``map`` returned.
+            mined: what ``map`` returned; negatives that were filled in since do not count.
             miner: what ``map`` was called with.
             source: where the pairs came from.
             timings: seconds of the stages after the miner was built.
@@ -86,7 +87,7 @@ class MiningRecord:
             recipe=miner.recipe,
             rows={name: len(split) for name, split in splits.items()},
             corpus={"passages": len(miner.corpus), "digest": miner.corpus.digest},
-            statistics=compute_statistics(mined, num_negatives=miner.recipe.num_negatives),
+            statistics=compute_statistics(iter_unfilled(mined), num_negatives=miner.recipe.num_negatives),
             source={**(source or {}), "fingerprints": fingerprints},
             environment=describe_environment(),
             timings={**miner.timings, **(timings or {}), **seconds},

@@ -22,6 +22,9 @@ Chunk: TypeAlias = Mapping[str, Any] | pa.Table
 
 MinedColumns: TypeAlias = Dataset | DatasetDict | IterableDataset | Chunk | Iterable[Chunk]
 
+COLUMNS = ("positive_score", "negative_scores", "top_score", "negative_teachers", "guard_removals")
+"""The columns that are read, of which the first two have to be there."""
+
 READ_ROWS = 10_000
 
 
@@ -95,9 +98,8 @@ def _chunks(mined: MinedColumns) -> Iterator[Chunk]:
     if isinstance(mined, DatasetDict):
         yield from chain.from_iterable(map(_chunks, mined.values()))
     elif isinstance(mined, Dataset):
-        known = ("positive_score", "negative_scores", "top_score", "negative_teachers", "guard_removals")
-        names = [name for name in known if name in mined.column_names]
-        check_columns(names, ("positive_score", "negative_scores"))
+        names = [name for name in COLUMNS if name in mined.column_names]
+        check_columns(names, COLUMNS[:2])
         yield from mined.select_columns(names).with_format("arrow").iter(READ_ROWS)
     elif isinstance(mined, IterableDataset):
         yield from mined.iter(READ_ROWS)

@@ -14,7 +14,17 @@ import yaml
 from datasets import Dataset, DatasetDict, IterableDatasetDict, get_dataset_config_names, load_dataset
 from jsonschema import Draft202012Validator
 
-from hn_datasets import BM25Teacher, CardMetadata, HardNegativeMiner, TopK, TopKPercPos, audit, format_dataset, publish
+from hn_datasets import (
+    BM25Teacher,
+    CardMetadata,
+    HardNegativeMiner,
+    TopK,
+    TopKAbs,
+    TopKPercPos,
+    audit,
+    format_dataset,
+    publish,
+)
 from hn_datasets.errors import ArgumentError, ColumnError, ReleaseError, ShortRowsWarning
 from hn_datasets.record import MiningRecord
 from hn_datasets.sources import write_mined
@@ -234,6 +244,20 @@ def test_the_miner_of_the_data_is_the_one_that_may_be_passed(tmp_path, store):
         options = {"version": "1.0.0", "metadata": LICENSE, "to_folder": tmp_path / str(number)}
         publish(data, miner=build(rows, store), **options)
         assert MiningRecord.read(tmp_path / str(number)).recipe.method == TopKPercPos(0.9)
+
+
+@pytest.mark.filterwarnings("ignore::hn_datasets.errors.ShortRowsWarning")
+def test_negatives_that_were_filled_in_do_not_count(tmp_path, store):
+    rows = Dataset.from_list(PAIRS)
+    miner = build(rows, store, method=TopKAbs(0.0), num_negatives=25)
+    mined = rows.map(miner, batched=True)
+    filled = format_dataset(mined, "scored", shortage="fill", num_negatives=25)
+    record = MiningRecord.of(mined, miner)
+    assert record.statistics.short_rows == 32 and MiningRecord.of(filled, miner).statistics == record.statistics
+    for number, given in enumerate(({"miner": miner}, {"record": record})):
+        folder = tmp_path / str(number)
+        publish(filled, version="1.0.0", metadata=LICENSE, to_folder=folder, layouts=("scored", "n-tuple"), **given)
+        assert [finding.name for finding in audit(folder).findings] == ["filled-negative"]
 
 
 @pytest.mark.parametrize(
