@@ -392,6 +392,8 @@ FAULTS = {
     "500 to the card": [{"route": "validate-yaml", "status": 502, "times": 2}],
     "500 to the list of large files": [{"route": "info/lfs", "status": 500, "times": 1}],
     "a large file cut": [{"route": "/_storage/", "method": "PUT", "drop_request_after": 1000, "times": 1}],
+    "408 to a large file": [{"route": "/_storage/", "method": "PUT", "status": 408, "times": 2}],
+    "425 to what was sent of a large file": [{"route": "lfs/objects/verify", "status": 425, "times": 1}],
     "500 to what the release before has": [{"route": "/revision/", "status": 500, "times": 1}],
     "500 to what is there": [{"route": "resolve", "status": 500, "times": 3}],
 }
@@ -421,6 +423,16 @@ def test_a_hub_that_stays_away_is_given_up_with_one_line(hub, client, repo_id, o
     hub.clear_faults()
     assert error[0] == "ReleaseError" and "no half release can be seen" in error[1]
     assert len(hub.commits(repo_id)) == 1
+    client.run(release, repo_id, one, "1.0.0", {})
+    assert len(hub.commits(repo_id)) == 2
+
+
+@pytest.mark.parametrize("fault", [{"route": "/_storage/", "method": "PUT"}, {"route": "lfs/objects/verify"}])
+def test_a_large_file_that_is_refused_is_one_line(hub, client, repo_id, one, fault):
+    hub.add_fault(**fault, status=403, message="closed")
+    error = client.start(release, repo_id, one, "1.0.0", {}).result()["error"]
+    assert error[0] == "ReleaseError" and "Expected the Hub to take the release, it answered 403" in error[1]
+    assert "\n" not in error[1] and len(hub.commits(repo_id)) == 1
     client.run(release, repo_id, one, "1.0.0", {})
     assert len(hub.commits(repo_id)) == 2
 

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, RepoCard
 from huggingface_hub.errors import HfHubHTTPError
@@ -98,12 +98,14 @@ def send_file(repository: Repository, path: str, file: Path, upload: Upload) -> 
         upload: of the release.
     """
     addition = CommitOperationAdd(path, str(file))
-    repository.call(
-        repository.api.preupload_lfs_files,
-        additions=[addition],
-        revision=repository.branch,
-        create_pr=upload.create_pr,
-    )
+
+    def send(**options: Any) -> None:
+        try:
+            repository.api.preupload_lfs_files(additions=[addition], **options)
+        except RuntimeError as error:  # which hides what the Hub said, or that it could not be reached
+            raise error.__cause__ or error from None
+
+    repository.call(send, revision=repository.branch, create_pr=upload.create_pr)
     return addition
 
 
