@@ -18,7 +18,7 @@ OutputFormat = Literal["triplet", "n-tuple", "labeled-pair", "labeled-list", "sc
 Shortage = Literal["keep", "drop", "fill"]
 Ints = npt.NDArray[np.int64]
 
-FORMATS_VERSION = 1
+FORMATS_VERSION = 2
 """Raise it with every change of results: the ``map`` cache knows the arguments, but not the code."""
 OUTPUT_FORMATS: tuple[str, ...] = get_args(OutputFormat)
 TRAINABLE_FORMATS = OUTPUT_FORMATS[:4]

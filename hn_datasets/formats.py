@@ -57,7 +57,7 @@ def format_dataset(
     """Return a mined dataset in another format.
 
     A row whose positive column holds a list becomes one row per positive, in ``labeled-list`` one row with all
-    positives first. Rows that were skipped as empty when mined never become training rows.
+    positives first. Rows that were skipped as empty when mined stand in ``scored`` alone.
 
     Args:
         mined: a dataset with the miner's columns, or several splits of them; every split is formatted.
@@ -70,9 +70,9 @@ def format_dataset(
             or ``scored``: anchor, positive and all mined columns, lists kept;
             or ``normalized``: three tables, ``queries`` (``query_id``, ``query``), ``documents`` (``document_id``,
             ``document``) and ``scores`` (``query_id``, ``document_ids``, ``scores``, ``labels``; one row for each
-            mined row, positives first, each with the row's ``positive_score``); every distinct text stands once, and
-            ``sentence_transformers.util.resolve_ids`` joins them. A DatasetDict has one set of texts for all splits,
-            and ``scores`` a last column ``split``. The tables are held in memory.
+            mined row that was not skipped, positives first, each with the row's ``positive_score``); every distinct
+            text stands once, and ``sentence_transformers.util.resolve_ids`` joins them. A DatasetDict has one set of
+            texts for all splits, and ``scores`` a last column ``split``. The tables are held in memory.
         anchor_column_name: a string column; default: the first one that is not a mined column.
         positive_column_name: a column of strings or lists of strings; default: the first other one.
         num_negatives: at least 1, negatives to keep of each row, the best first; default: those of the longest row.
@@ -272,7 +272,7 @@ def _report(tally: _Tally, num_negatives: int, output_format: str, shortage: str
     if bare and shortage == "keep" and output_format in ("triplet", "labeled-list"):
         sentences.append(f"Rows without any negative, which give no training row: {bare:,}.")
     if tally.skipped:
-        gone = shortage == "drop" or output_format in TRAINABLE_FORMATS
+        gone = shortage == "drop" or output_format != "scored"
         fate = "left out" if gone else "kept without negatives"
         sentences.append(f"{tally.skipped:,} of {tally.rows:,} rows were skipped as empty when mined: {fate}.")
     return " ".join(sentences)

@@ -11,7 +11,6 @@ import pyarrow as pa
 from hn_datasets.batches import (
     MINED_COLUMNS,
     OPTIONAL_COLUMNS,
-    TRAINABLE_FORMATS,
     Batch,
     Layout,
     as_array,
@@ -35,7 +34,7 @@ def read_batch(table: pa.Table, layout: Layout) -> Batch:
     chosen = np.ones(len(table), dtype=bool)
     if layout.drop:
         chosen = counts >= layout.num_negatives
-    elif layout.output_format in TRAINABLE_FORMATS:
+    elif layout.output_format != "scored":
         chosen = ~skipped
     if layout.output_format == "labeled-list" and not layout.pool:
         chosen &= counts > 0

@@ -394,11 +394,13 @@ def test_normalized_splits_share_their_texts():
     assert list(tables["scores"]["query_id"]) == [0, 1, 1]
 
 
-def test_skipped_rows_stand_in_normalized_without_negatives():
-    scores = quietly(make_mined(SHORT), "normalized")["scores"]
-    assert list(scores["labels"])[3:] == [[1], [1], []]
-    assert math.isnan(scores[4]["scores"][0])
-    assert list(scores["query_id"]) == [0, 1, 2, 3, 4, None]
+def test_skipped_rows_are_left_out_of_normalized():
+    with pytest.warns(ShortRowsWarning, match="2 of 6 rows were skipped as empty when mined: left out."):
+        tables = format_dataset(make_mined(SHORT), "normalized")
+    assert list(tables["queries"]["query"]) == ["q0", "q1", "q2", "q3"]
+    assert list(tables["documents"]["document"]) == ["a0", "a1", "a2", "a3"]
+    assert list(tables["scores"]["query_id"]) == [0, 1, 2, 3]
+    assert list(tables["scores"]["labels"])[2:] == [[1, 0], [1]]
 
 
 # Datasets of all kinds.

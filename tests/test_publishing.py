@@ -73,6 +73,20 @@ def test_every_layout_becomes_a_configuration_and_the_first_is_the_default(made,
     assert audit(tmp_path / "out").ok
 
 
+@pytest.mark.filterwarnings("ignore::hn_datasets.errors.ShortRowsWarning")
+def test_a_release_of_data_with_skipped_rows_is_sound(tmp_path):
+    rows = Dataset.from_list([{"query": None, "answer": "Left out."}, {"query": "Unanswered?", "answer": ""}, *PAIRS])
+    miner = HardNegativeMiner.from_dataset(
+        rows, teacher=BM25Teacher(), method=TopK(), num_negatives=3, on_empty="skip", store=tmp_path / "store"
+    )
+    mined = rows.map(miner, batched=True)
+    layouts = ("n-tuple", "scored", "normalized")
+    publish(mined, miner=miner, version="1.0.0", metadata=LICENSE, to_folder=tmp_path / "out", layouts=layouts)
+    report = audit(tmp_path / "out")
+    assert report.broken == ()
+    assert (report.rows["scored/train"], report.rows["normalized/scores"]) == (len(PAIRS) + 2, len(PAIRS))
+
+
 def test_another_release_at_the_same_place_is_loaded_and_not_the_old_one_from_a_cache(made, tmp_path):
     """Same folder name, version, rows and sizes; only the texts differ."""
     other = mine(tmp_path / "store", pairs=[{**row, "query": row["query"].upper()} for row in PAIRS])
