@@ -397,6 +397,17 @@ def test_guards_are_listed():
     assert '`{"name": "held-out", "limit": 0.6}`' in card_of(make_record(guards=({"name": "held-out", "limit": 0.6},)))
 
 
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [
+        (TopK(), "the best passages that are neither labelled as right nor taken out by a guard are the negatives."),
+        (RandomNegatives(), "Every passage that is no positive, and that the guards let pass, can be a negative"),
+    ],
+)
+def test_the_sentence_on_the_method_knows_of_guards(method, sentence):
+    assert sentence in card_of(make_record(method, guards=({"name": "held-out"},)))
+
+
 def test_what_each_guard_took_out_is_told():
     guards = ({"name": "same-group", "column": "day"}, {"name": "cross-encoder", "model": "/some/where/reranker"})
     record = make_record(guards=guards)
@@ -419,6 +430,19 @@ def test_short_rows_are_counted_with_their_reason():
     assert "The configuration `n-tuple` leaves short rows out: it has 1 row." in card
     assert "leaves short rows out" not in card_of(record, configs=[config_of(rows=3)])
     assert "each with up to 2 hard negatives" in card
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        (TopK(), "because the corpus has too few other passages that the guards let pass:"),
+        (TopKPercPos(0.95), "because too few passages score below the ceiling and pass the guards:"),
+    ],
+)
+def test_guards_may_be_why_rows_are_short(method, why):
+    columns = {"positive_score": [0.9] * 2, "negative_scores": [[0.5, 0.4], [0.5]]}
+    record = make_record(method, guards=({"name": "same-group", "column": "day"},))
+    assert why in card_of(replace(record, statistics=compute_statistics(columns, num_negatives=2)))
 
 
 def test_without_any_score_the_card_is_whole():
@@ -467,19 +491,25 @@ def test_a_ceiling_that_is_none_is_no_line_of_an_example():
 
 
 @pytest.mark.parametrize(
-    ("method", "sentence"),
+    ("method", "guards", "sentence"),
     [
-        (TopKPercPos(0.95), "The ceiling keeps those passages out"),
-        (TopKAbs(0.7), "The ceiling does not depend on the positive"),
-        (TopK(), "Nothing keeps those passages out"),
+        (TopKPercPos(0.95), (), "The ceiling keeps those passages out"),
+        (TopKAbs(0.7), (), "The ceiling does not depend on the positive"),
+        (TopK(), (), "Nothing keeps those passages out"),
+        (
+            TopK(),
+            ({"name": "similar-to-positive"},),
+            "those of them that no guard takes out are likely to be negatives",
+        ),
     ],
 )
-def test_what_scores_above_the_positive_is_spoken_of(method, sentence):
+def test_what_scores_above_the_positive_is_spoken_of(method, guards, sentence):
     columns = {"positive_score": [0.5, 0.9], "negative_scores": [[0.3], [0.3]], "top_score": [0.6, 0.6]}
     statistics = compute_statistics(columns)
-    card = card_of(replace(make_record(method), statistics=statistics))
+    card = card_of(replace(make_record(method, guards=guards), statistics=statistics))
     assert "In 50.0% of the rows the teacher scores some other passage above the positive" in card
     assert sentence in card
+    assert ("Nothing keeps" in card) is (method == TopK() and not guards)
     assert "In no row does another passage" not in card
     best = card_of(replace(make_record(method), statistics=replace(statistics, positive_not_best=0.0)))
     assert "In no row does another passage score above the positive." in best

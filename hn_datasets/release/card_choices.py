@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 HUB = "https://huggingface.co"
 
 
-def describe_method(method: Method) -> str:
+def describe_method(recipe: Recipe) -> str:
     """Return which passages can be negatives, in one sentence."""
+    method = recipe.method
     if isinstance(method, TopKPercPos):
         return (
             f"Every negative scores below {method.percentage * 100:g}% of what the positive of its row scores: what "
@@ -36,8 +37,10 @@ def describe_method(method: Method) -> str:
     if isinstance(method, TopKShifted):
         return f"The {method.n} best passages of every anchor are left out, and there is no ceiling on the score."
     if isinstance(method, RandomNegatives):
-        return "Every passage that is no positive can be a negative: a baseline, not hard negatives."
-    return "There is no ceiling on the score: the best passages that are not labelled as right are the negatives."
+        right = "is no positive, and that the guards let pass," if recipe.guards else "is no positive"
+        return f"Every passage that {right} can be a negative: a baseline, not hard negatives."
+    left = "neither labelled as right nor taken out by a guard" if recipe.guards else "not labelled as right"
+    return f"There is no ceiling on the score: the best passages that are {left} are the negatives."
 
 
 def has_no_ceiling(method: Method) -> bool:

@@ -130,13 +130,17 @@ def describe_short_rows(record: MiningRecord, configs: Sequence[ConfigFiles]) ->
         + ("has" if statistics.short_rows == 1 else "have"),
         "num_negatives": statistics.num_negatives,
         "counts": [(f"{number} negative{'s' * (number != 1)}", _rows_of(rows)) for number, rows in counts if rows],
-        "why": "the corpus has too few other passages"
-        if without_ceiling
-        else "too few passages score below the ceiling",
+        "why": _why_short(without_ceiling, bool(record.recipe.guards)),
         "zero_positives": f"{zeros:,}" if zeros else None,
         "skipped": _rows_of(statistics.skipped_rows) if statistics.skipped_rows else None,
         "tuples": _rows_of(kept) if kept < statistics.mined_rows else None,
     }
+
+
+def _why_short(without_ceiling: bool, guarded: bool) -> str:
+    if without_ceiling:
+        return "the corpus has too few other passages" + " that the guards let pass" * guarded
+    return "too few passages score below the ceiling" + " and pass the guards" * guarded
 
 
 def _rows_of(number: int) -> str:
