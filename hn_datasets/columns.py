@@ -121,12 +121,16 @@ def check_groups(dataset: AnyDataset, names: Sequence[str]) -> None:
 def group_names(values: Iterable[Any]) -> list[str | None]:
     """Return the group that each value names: numbers and dates as text; None where there is none, NaN or white space.
 
+    3.0 names the group of 3: pandas makes a column of integers float64 where one is missing.
+
     Args:
         values: of a column, as Python, numpy or Arrow hold them.
     """
     names = []
     for value in values:
         plain = value.as_py() if isinstance(value, pa.Scalar) else value.item() if hasattr(value, "item") else value
+        if isinstance(plain, float) and plain.is_integer():
+            plain = int(plain)
         nothing = plain is None or (isinstance(plain, float) and np.isnan(plain)) or not str(plain).strip()
         names.append(None if nothing else str(plain))
     return names

@@ -5,6 +5,7 @@ import unicodedata
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict, Value
 from oracle import canonical
@@ -135,6 +136,19 @@ def test_only_rows_know_groups_where_the_corpus_has_none(world, build):
     for further in (bare, [{"text": entry["text"]} for entry in corpus]):
         miner_ = build(guards=(SameGroup("title"),), method=TopK(), corpus=Dataset.from_list(further))
         assert_mined(Dataset.from_list(rows).map(miner_, batched=True), expected)
+
+
+def test_whole_numbers_name_the_same_group_in_columns_of_integers_and_of_floats(world, build):
+    """As pandas has it, which makes integers floats where one is missing."""
+    rows, corpus, *_ = world
+    rows, corpus = ([{**row, "title": row["title"] and TITLES.index(row["title"])} for row in rows_]
+                    for rows_ in (rows, corpus))  # fmt: skip
+    floats = Dataset.from_pandas(pd.DataFrame(rows))
+    assert floats.features["title"] == Value("float64")
+    further = Dataset.from_list(corpus)
+    assert further.features["title"] == Value("int64")
+    made = build(floats, guards=(SameGroup("title"),), method=TopK(), corpus=further)
+    assert_mined(floats.map(made, batched=True), brute_force((rows, corpus, *world[2:])))
 
 
 def test_groups_depend_neither_on_processes_nor_on_blocks(world, build, monkeypatch):

@@ -18,10 +18,10 @@ from hn_datasets.texts import Ragged
 class SameGroup(Guard):
     """Never a passage of the same document, title, author, ticker or day.
 
-    The values of a column of the dataset name groups: strings, or numbers and dates taken as text; None, NaN and white
-    space name none. A positive is in the group of every row that has it, a further passage of ``corpus`` in that of its
-    own row, where the corpus has such a column too. A row gets no passage of its own group, nor of any group that one
-    of the anchor's positives is in.
+    The values of a column of the dataset name groups: strings, or numbers and dates taken as text, 3.0 like 3; None,
+    NaN and white space name none. A positive is in the group of every row that has it, a further passage of ``corpus``
+    in that of its own row, where the corpus has such a column too. A row gets no passage of its own group, nor of any
+    group that one of the anchor's positives is in.
 
     Args:
         column: of the dataset.
