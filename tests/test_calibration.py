@@ -148,6 +148,16 @@ def test_lists_of_positives_and_a_miner_that_knows_none_give_the_same(store, min
     assert estimate_false_negatives(streaming, dataset) == expected
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_rows_that_are_skipped_as_empty_change_nothing(store, miner, dataset, listed):
+    rows = [{**row, "positive": [row["positive"]] if listed else row["positive"]} for row in ROWS]
+    empty = Dataset.from_list([{**row, "positive": None} for row in rows] + rows)
+    skipping = build_miner(store, on_empty="skip")
+    expected, found = estimate_false_negatives(miner, dataset), estimate_false_negatives(skipping, empty)
+    assert found.rate == expected.rate
+    assert calibrate(skipping, empty, target_false_negative_rate=0.5).estimate.rate.num_anchors == 45
+
+
 def test_an_ensemble_and_a_guard_are_tried_as_they_mine(store, dataset):
     teacher = EnsembleTeacher([TEACHER, HashTeacher(dimension=24)], mode="agree")
     plain = build_miner(store, method=TopK())

@@ -142,7 +142,7 @@ def _collect_rows(dataset: AnyDataset, anchor: str, positive: str, wanted: dict[
     for split in splits_of(dataset).values():
         for batch in split.with_format(None).iter(batch_size=READ_ROWS):
             for number, text in enumerate(batch[anchor]):
-                own = batch[positive][number]
+                own = batch[positive][number] or ()
                 if text in wanted and text not in rows and wanted[text] in ([own] if isinstance(own, str) else own):
                     rows[text] = {name: values[number] for name, values in batch.items()} | {positive: wanted[text]}
     names = dict.fromkeys([anchor, positive, *(name for row in rows.values() for name in row)])
