@@ -90,8 +90,8 @@ def format_dataset(
 
     Raises:
         ArgumentError: an argument is unknown or out of range, or two contradict each other: ``n-tuple`` with ``keep``,
-            ``fill`` with ``output_scores``, ``output_scores`` with several positives in one row; or ``fill`` finds
-            too few passages.
+            ``fill`` with ``output_scores``, in one call or two, ``output_scores`` with several positives in one row;
+            or ``fill`` finds too few passages.
         ColumnError: a mined column is missing, or a text column is missing, of another type, or named like a
             column that the format makes.
     """

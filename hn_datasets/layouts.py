@@ -11,6 +11,7 @@ import pyarrow as pa
 from hn_datasets.batches import (
     MINED_COLUMNS,
     OPTIONAL_COLUMNS,
+    TRAINABLE_FORMATS,
     Batch,
     Layout,
     as_array,
@@ -23,11 +24,17 @@ from hn_datasets.batches import (
     positives_of,
     rows_as_lists,
 )
+from hn_datasets.errors import ArgumentError
 from hn_datasets.filling import fill
 
 
 def read_batch(table: pa.Table, layout: Layout) -> Batch:
-    """Choose the rows, lay their passages flat, and fill up what is short."""
+    """Choose the rows, lay their passages flat, and fill up what is short.
+
+    Raises:
+        ArgumentError: scores are wanted, and a negative that was filled in earlier has none; or ``fill`` finds too few
+            passages.
+    """
     counts = count_items(table["negatives"])
     scores = np.asarray(table["positive_score"], dtype=np.float32)
     skipped = find_skipped(scores, counts)
@@ -42,6 +49,12 @@ def read_batch(table: pa.Table, layout: Layout) -> Batch:
         table, scores, skipped = table.filter(pa.array(chosen)), scores[chosen], skipped[chosen]
     rows, texts = positives_of(table[layout.positive])
     batch = Batch(table, lay_flat(rows, texts, scores[rows], 1), negatives_of(table, layout.num_negatives))
+    trains_on_scores = layout.output_scores and layout.output_format in TRAINABLE_FORMATS
+    if trains_on_scores and np.isnan(batch.negatives["score"]).any():
+        raise ArgumentError(
+            "Expected a score for every negative, got NaN, which random passages have that filled short rows; use "
+            "output_scores=False, or format the dataset as it was mined."
+        )
     return replace(batch, negatives=fill(batch, skipped, layout)) if layout.pool else batch
 
 

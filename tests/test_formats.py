@@ -300,6 +300,18 @@ def test_filled_passages_are_marked_and_stand_last():
     assert scored[4]["negatives"] == []
 
 
+@pytest.mark.parametrize("output_format", TRAINABLE_FORMATS)
+def test_passages_that_were_filled_in_before_have_no_scores_to_train_on(output_format):
+    filled_before = quietly(make_mined(SHORT), "scored", shortage="fill")
+    with pytest.raises(
+        ArgumentError, match=r"^Expected a score for every negative, got NaN.*; use output_scores=False"
+    ):
+        quietly(filled_before, output_format, output_scores=True)
+    assert len(quietly(filled_before, output_format)) > 0
+    mined = filled_before.select(range(3))  # the only one that was filled in is the second one of the last row
+    assert quietly(mined, output_format, output_scores=True, num_negatives=1).column_names[:2] == ["question", "answer"]
+
+
 def test_a_filled_passage_is_no_positive_of_the_anchor_and_no_negative_of_the_row():
     mined = make_mined(anchor_rows(30, 30))
     own = {}
