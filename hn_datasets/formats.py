@@ -93,7 +93,8 @@ def format_dataset(
             ``fill`` with ``output_scores``, in one call or two, ``output_scores`` with several positives in one row;
             or ``fill`` finds too few passages.
         ColumnError: a mined column is missing, or a text column is missing, of another type, or named like a
-            column that the format makes.
+            column that the format makes; or ``scored`` or ``normalized`` gets strings as the positives of one split
+            and lists as those of another.
     """
     shortage = shortage or ("drop" if output_format == "n-tuple" else "keep")
     _check_choices(output_format, shortage, output_scores, num_negatives)
@@ -224,7 +225,21 @@ def _text_columns(
                 f"Expected another name than {name!r}, which the format or the trainer uses itself; rename it by "
                 "rename_column."
             )
+    if output_format not in TRAINABLE_FORMATS:
+        _check_even(_with_rows(splits), names[1], output_format)
     return names
+
+
+def _check_even(splits: dict[str, Dataset], positive: str, output_format: str) -> None:
+    """Check that the positives of all splits are strings or those of all are lists, as in one table."""
+    types = {name: split.features.arrow_schema.field(positive).type for name, split in splits.items()}
+    lists = [name for name, kind in types.items() if pa.types.is_nested(kind)]
+    strings = [name for name in types if name not in lists]
+    if strings and lists:
+        raise ColumnError(
+            f"Expected one type of {positive!r} in all splits for {output_format!r}, got strings in {strings[0]!r} and "
+            f"lists in {lists[0]!r}; make lists of the strings: map(lambda row: {{{positive!r}: [row[{positive!r}]]}})."
+        )
 
 
 def _tally(splits: Iterable[Dataset], positive: str | None) -> _Tally:

@@ -455,6 +455,19 @@ def test_every_split_is_formatted_alike(output_format):
         assert len(result["train"])
 
 
+def test_splits_with_strings_and_lists_as_positives_train_but_are_no_one_table():
+    mined = DatasetDict(train=make_mined(FULL), test=make_mined([("q", ["a5", "a6"], *FULL[0][2:])], TEXTS))
+    for output_format in TRAINABLE_FORMATS:
+        assert len(quietly(mined, output_format)["test"]) > 0
+    for output_format in ("scored", "normalized"):
+        with pytest.raises(
+            ColumnError, match=f"'{output_format}', got strings in 'train' and lists in 'test'; make lists"
+        ):
+            quietly(mined, output_format)
+    lists = mined["train"].map(lambda row: {"answer": [row["answer"]]})
+    assert len(quietly(DatasetDict(train=lists, test=mined["test"]), "normalized")["scores"]) == 3
+
+
 def test_formats_and_selections_of_the_input_do_not_matter():
     mined = make_mined([*FULL, *FULL])
     expected = rows_of(format_dataset(make_mined(FULL), "n-tuple"))
