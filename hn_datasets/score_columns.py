@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, IterableDataset
 
 from hn_datasets.batches import check_columns, count_items
+from hn_datasets.errors import ColumnError
 
 Chunk: TypeAlias = Mapping[str, Any] | pa.Table
 """Some rows: arrays or lists under the column names ``positive_score``, ``negative_scores``, maybe ``top_score`` and
@@ -53,7 +54,7 @@ class ScoreColumns:
         """Return the columns of all rows.
 
         Raises:
-            ColumnError: ``positive_score`` or ``negative_scores`` is missing.
+            ColumnError: ``positive_score`` or ``negative_scores`` is missing, maybe from a split without rows.
         """
         positives, counts, negatives, tops = [], [], [], []
         complete, teachers = True, Counter[str]()
@@ -96,6 +97,7 @@ class ScoreColumns:
 
 def _chunks(mined: MinedColumns) -> Iterator[Chunk]:
     if isinstance(mined, DatasetDict):
+        _check_rows(mined)
         yield from chain.from_iterable(map(_chunks, mined.values()))
     elif isinstance(mined, Dataset):
         names = [name for name in COLUMNS if name in mined.column_names]
@@ -107,6 +109,16 @@ def _chunks(mined: MinedColumns) -> Iterator[Chunk]:
         yield mined
     else:
         yield from mined
+
+
+def _check_rows(mined: DatasetDict) -> None:
+    """Check that no split is without the mined columns because ``map`` had no row to add them to."""
+    for name, split in mined.items():
+        if not len(split) and not {"positive_score", "negative_scores"}.issubset(split.column_names):
+            raise ColumnError(
+                f"Expected rows in every split, got none in {name!r}, to which map adds no columns; leave the split "
+                f"out: mined.pop({name!r})."
+            )
 
 
 def count_names(lists: pa.Array | pa.ChunkedArray) -> dict[str, int]:

@@ -403,6 +403,16 @@ def test_missing_columns_are_named():
             compute_statistics(wrong)
 
 
+def test_a_split_without_rows_and_so_without_columns_is_named():
+    splits = DatasetDict(train=as_dataset(make_columns(3)), test=Dataset.from_dict({"query": []}))
+    with pytest.raises(
+        ColumnError, match=r"^Expected rows in every split, got none in 'test', .*mined.pop\('test'\).$"
+    ):
+        compute_statistics(splits)
+    splits["test"] = splits["train"].select([])
+    assert compute_statistics(splits) == compute_statistics(splits["train"])
+
+
 # The measurement.
 
 
