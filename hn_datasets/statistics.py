@@ -211,7 +211,7 @@ class PartialStatistics:
             difference=ScoreCounts.merge([part.difference for part in parts]),
             positive_not_best=sum(known) if len(known) == len(parts) else None,
             teachers=teachers,
-            guard_removals=tuple(map(sum, zip(*(part.guard_removals for part in parts), strict=True))),
+            guard_removals=tuple(map(sum, zip(*(part.guard_removals for part in parts if part.rows), strict=False))),
         )
 
     @classmethod

@@ -466,7 +466,7 @@ def test_partial_statistics_merge_to_those_of_all_rows():
     ]
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     whole = compute_statistics(columns, num_negatives=3)
-    cuts = [0, 1, 90, 200, 300]
+    cuts = [0, 1, 1, 90, 200, 300]  # one part is empty
     parts = [count_scores({name: values[a:b] for name, values in columns.items()}) for a, b in pairwise(cuts)]
     assert merge_statistics(parts, num_negatives=3) == whole
     assert merge_statistics([PartialStatistics.merge(parts[2:]), *parts[:2]], num_negatives=3) == whole
