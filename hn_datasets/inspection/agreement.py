@@ -15,6 +15,7 @@ from hn_datasets.inspection.inventory import Inventory
 from hn_datasets.inspection.opening import CARD_FILE, Opened, named_entries
 from hn_datasets.inspection.report import Finding
 from hn_datasets.record import RECORD_FILE, MiningRecord
+from hn_datasets.shards import split_file_name
 from hn_datasets.sources import RECIPE_FILE
 from hn_datasets.statistics import MiningStatistics, compute_statistics
 
@@ -160,7 +161,7 @@ def _files_of(config: dict[str, Any]) -> dict[str, list[str]]:
 
 def _by_file_name(rows: dict[str, int]) -> dict[str, int]:
     """Return the rows of splits by the names that their files have: ``train_test`` for ``train+test``."""
-    return {re.sub(r"\W+", "_", name).strip("_"): number for name, number in rows.items()}
+    return {split_file_name(name): number for name, number in rows.items()}
 
 
 def _without_sentences(statistics: MiningStatistics) -> dict[str, Any]:
