@@ -202,6 +202,9 @@ def test_no_path_of_this_machine_is_published(made, tmp_path):
         ({"parent": "@v1.0.0"}, ArgumentError, "parent as a version"),
         ({"parent": "https://huggingface.co/datasets/me/other@v1.0.0"}, ArgumentError, "parent as a version"),
         ({"parent": ""}, ArgumentError, "parent as a version"),
+        ({"shard_bytes": 0}, ArgumentError, "shard_bytes as a whole number of at least 1, got 0; 500 MB are"),
+        ({"shard_bytes": -5}, ArgumentError, "shard_bytes as a whole number of at least 1, got -5"),
+        ({"shard_bytes": "500MB"}, ArgumentError, "shard_bytes as a whole number of at least 1, got '500MB'"),
         ({"dry_run": True}, ArgumentError, "dry_run has no effect with to_folder"),
         ({"private": False}, ArgumentError, "private has no effect with to_folder"),
         ({"token": "hf_x", "create_pr": True}, ArgumentError, "token, create_pr has no effect"),
@@ -323,8 +326,11 @@ def test_a_layout_without_rows_is_refused(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ShortRowsWarning)
         made = mine(tmp_path / "store", pairs=[{**row, "answer": "The same for all"} for row in PAIRS])
-        with pytest.raises(ReleaseError, match="Expected rows in the layout 'n-tuple'"):
-            release(made, tmp_path / "out")
+        for layout in ("n-tuple", "triplet"):
+            with pytest.raises(
+                ReleaseError, match=rf"Expected rows in the layout '{layout}'.*, such as 'scored', which"
+            ):
+                release(made, tmp_path / "out", layouts=(layout,))
         release(made, tmp_path / "out", layouts=("scored",))
 
 

@@ -87,9 +87,14 @@ def stage_files(
         shard_bytes: at most so many bytes of Arrow data in a file.
 
     Raises:
+        ArgumentError: ``shard_bytes`` is no number of bytes.
         ReleaseError: a layout comes out without any row, or a split of it does.
         StoreError: the folder cannot be written, for instance because the disk is full.
     """
+    if shard_bytes is not None and not (isinstance(shard_bytes, int) and shard_bytes >= 1):
+        raise ArgumentError(
+            f"Expected shard_bytes as a whole number of at least 1, got {shard_bytes!r}; 500 MB are 500_000_000."
+        )
     try:
         configs = tuple(
             _stage_config(name, layout, table, folder, default=place == 0, shard_bytes=shard_bytes)
@@ -170,8 +175,8 @@ def check_filled(layout: str, rows: Mapping[str, int]) -> None:
     """
     if not any(rows.values()):
         raise ReleaseError(
-            f"Expected rows in the layout {layout!r}, it has none, for every row has fewer negatives than it needs; "
-            "publish another layout, such as 'triplet'."
+            f"Expected rows in the layout {layout!r}, it has none, for every row has fewer negatives than it needs, or "
+            "was skipped as empty; publish another layout, such as 'scored', which has all rows."
         )
     bare = [split for split, number in rows.items() if not number]
     if bare:
