@@ -274,6 +274,8 @@ def test_what_cannot_be_mined_again_is_refused_in_one_line(teacher, tmp_path):
     mine(as_dataset(ROWS), teacher, tmp_path)
     with pytest.raises(ArgumentError, match="rows of at least 1"):
         reproduce(tmp_path / "mined", rows=0)
+    with pytest.raises(ArgumentError, match="Expected a seed of at least 0, got -1"):
+        reproduce(tmp_path / "mined", seed=-1)
     with pytest.raises(DataSourceError, match="without any anchor of the sample"):
         reproduce(tmp_path / "mined", dataset=as_dataset([("other", ["passage 1"])]), store=tmp_path / "store")
     with pytest.raises(ArgumentError, match="corpus_column_name has no effect without a corpus"):

@@ -113,6 +113,12 @@ def test_without_several_positives_it_says_why_there_is_no_rate(store):
     assert found.draw().startswith(b"\x89PNG")
 
 
+def test_rows_that_are_skipped_as_empty_change_nothing(store, dataset, found):
+    rows = Dataset.from_list([{**row, "positive": None} for row in ROWS] + ROWS)
+    options = {"settings": SETTINGS, "num_negatives": 3, "on_empty": "skip"}
+    assert survey(rows, teacher=TEACHER, corpus=EXTRA, store=store, **options).to_dict() == found.to_dict()
+
+
 def make(*rows, guards=()):
     """A survey of settings, each with its rate, trial score and share of full rows."""
     settings = tuple(
@@ -148,11 +154,14 @@ def test_the_choice_is_the_hardest_positive_aware_setting_that_keeps_to_the_targ
     [
         ({"settings": []}, "Expected settings to compare, got none"),
         ({"target_false_negative_rate": 5}, "between 0 and 1, got 5"),
+        ({"settings": ["topk"]}, "Expected settings such as .*, got 'topk'; write each as a method"),
+        *(({"num_anchors": n}, f"Expected num_anchors of at least 30, got {n}; raise it") for n in (-1, 0, 5)),
+        ({"corpsu": EXTRA}, "arguments of survey or of HardNegativeMiner.from_dataset, got corpsu; leave it out"),
         ({"method": TopK(), "pool": 3}, "method, pool has no effect on a survey"),
     ],
 )
-def test_what_has_no_effect_is_refused(dataset, arguments, message):
-    with pytest.raises(ArgumentError, match=message):
+def test_what_is_wrong_or_has_no_effect_is_refused_in_one_line(dataset, arguments, message):
+    with pytest.raises(ArgumentError, match=f"^.*{message}.*$"):
         survey(dataset, teacher=TEACHER, **arguments)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def survey(
         settings: the methods to compare; all six, with numbers that suit the scores, if None.
         num_negatives: negatives per row.
         target_false_negative_rate: what the choice has to keep to; above 0, below 1.
-        num_anchors: how many anchors positives are hidden of, at most.
+        num_anchors: how many anchors positives are hidden of, at most; 30 or more.
         seed: of random negatives, and of what is hidden.
         mining: further arguments of ``HardNegativeMiner.from_dataset``: corpus, columns, guards, prompts, store.
 
@@ -66,6 +67,15 @@ def survey(
         )
     if settings is not None and not len(settings):
         raise ArgumentError("Expected settings to compare, got none; leave settings out for all methods.")
+    if wrong := [method for method in settings or () if not isinstance(method, Method)]:
+        raise ArgumentError(f"Expected settings such as TopKPercPos(0.9), got {wrong[0]!r}; write each as a method.")
+    if num_anchors < FEWEST_ANCHORS:
+        raise ArgumentError(f"Expected num_anchors of at least {FEWEST_ANCHORS}, got {num_anchors!r}; raise it.")
+    if unknown_names := mining.keys() - signature(HardNegativeMiner.from_dataset).parameters.keys():
+        raise ArgumentError(
+            f"Expected arguments of survey or of HardNegativeMiner.from_dataset, got {', '.join(sorted(unknown_names))}"
+            "; leave it out."
+        )
     if useless := _CHOSEN_HERE & mining.keys():
         raise ArgumentError(
             f"{', '.join(sorted(useless))} has no effect on a survey, which compares all; leave it out."

@@ -138,13 +138,16 @@ def reproduce(
         token: for the Hub; the one of the environment if None.
 
     Raises:
-        ArgumentError: ``rows`` is below 1, a revision is given twice or for a path, or the model brings code.
+        ArgumentError: ``rows`` is below 1 or ``seed`` below 0, a revision is given twice or for a path, or the model
+            brings code.
         DataSourceError: there is no ``mining.json``, no layout to compare with, no row that was mined, or what was
             mined is not found; says what to pass.
         TeacherError: the teacher cannot be loaded.
     """
     if rows < 1:
         raise ArgumentError(f"Expected rows of at least 1, got {rows}.")
+    if seed < 0:
+        raise ArgumentError(f"Expected a seed of at least 0, got {seed}; take another one.")
     opened = open_source(source, revision=revision, token=token)
     record = opened.record
     if record is None:
