@@ -758,7 +758,13 @@ def test_keys_of_any_kind_stay():
     head = "2024: a\ntrue: b\ndate: 2024-01-02\nignore_metadata_errors: true\ntrain-eval-index: [x]\nnothing: null"
     card = card_of(existing=f"---\n{head}\n---\n")
     data = yaml.safe_load(card.split("---\n")[1])
-    assert {2024: "a", True: "b", "ignore_metadata_errors": True, "train-eval-index": ["x"]}.items() <= data.items()
+    assert {
+        2024: "a",
+        True: "b",
+        "nothing": None,
+        "ignore_metadata_errors": True,
+        "train-eval-index": ["x"],
+    }.items() <= data.items()
     assert str(data["date"]) == "2024-01-02"
 
 

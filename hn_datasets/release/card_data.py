@@ -281,7 +281,7 @@ def merge_data(
     if len(given["dataset_info"]) == 1:
         given["dataset_info"] = given["dataset_info"][0]
     data.update(given)
-    return {name: value for name, value in data.items() if value is not None}
+    return {name: value for name, value in data.items() if value is not None or name not in given}
 
 
 def _license(metadata: CardMetadata) -> dict[str, str | None]:
