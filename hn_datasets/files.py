@@ -8,6 +8,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable, Container, Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any
 
@@ -95,6 +96,20 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     with temporary_file(path.parent) as file:
         yield file
     Path(file.name).replace(path)
+
+
+def check_readable(folder: Path) -> None:
+    """Check that ``load_dataset``, which takes the path of a folder for a pattern of files, can read one here.
+
+    Raises:
+        ArgumentError: as a pattern the path stands for others.
+    """
+    path = str(folder.resolve())
+    if "**" in path or not fnmatchcase(path, path):
+        raise ArgumentError(
+            f"Expected a folder that load_dataset can read, got {path!r}, in which it takes '[...]' and '**' for "
+            "patterns; name another."
+        )
 
 
 @contextlib.contextmanager

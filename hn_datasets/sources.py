@@ -18,7 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from hn_datasets.columns import explain_unreadable
 from hn_datasets.errors import ArgumentError, DataSourceError
-from hn_datasets.files import replaced_folder
+from hn_datasets.files import check_readable, replaced_folder
 from hn_datasets.readme import render_readme
 from hn_datasets.record import RECORD_FILE, MiningRecord
 from hn_datasets.shards import split_file_names, write_shards
@@ -174,9 +174,10 @@ def check_output(directory: Path, *, overwrite: bool) -> None:
     """Check that ``write_mined`` can and may write here, before anything expensive starts.
 
     Raises:
-        ArgumentError: the folder is there already and ``overwrite`` is off, it holds something else, or no folder can
-            be made there.
+        ArgumentError: the folder is there already and ``overwrite`` is off, it holds something else, no folder can be
+            made there, or nobody could load it there.
     """
+    check_readable(directory)
     try:
         _check_folder(directory, overwrite=overwrite)
         parent = directory.absolute().parent

@@ -27,7 +27,7 @@ from hn_datasets import (
 )
 from hn_datasets.errors import ArgumentError, ColumnError, ReleaseError, ShortRowsWarning
 from hn_datasets.record import MiningRecord
-from hn_datasets.sources import write_mined
+from hn_datasets.sources import load_source, write_mined
 from tests.mined import PAIRS, mine
 
 pytestmark = pytest.mark.filterwarnings("ignore::hn_datasets.errors.WeakTeacherWarning")
@@ -332,6 +332,24 @@ def test_a_layout_without_rows_is_refused(tmp_path):
             ):
                 release(made, tmp_path / "out", layouts=(layout,))
         release(made, tmp_path / "out", layouts=("scored",))
+
+
+@pytest.mark.parametrize("name", ["out[1]", "runs[!a]/out", "out**"])
+def test_a_folder_that_load_dataset_takes_for_a_pattern_is_refused_at_once(made, tmp_path, name):
+    for write in (write_mined, lambda mined, record, folder: release((mined, record), folder)):
+        with pytest.raises(
+            ArgumentError, match=r"^Expected a folder that load_dataset can read, got .*; name another\.$"
+        ):
+            write(*made, tmp_path / name)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["out[1", "o*t?", "x{a,b}"])
+def test_a_folder_with_another_special_name_can_be_loaded(made, tmp_path, name):
+    release(made, tmp_path / name)
+    assert audit(tmp_path / name).ok
+    write_mined(*made, tmp_path / f"mined {name}")
+    assert load_source(str(tmp_path / f"mined {name}"))["train"].num_rows == len(PAIRS)
 
 
 def test_folders_with_something_else_are_never_replaced(made, tmp_path):

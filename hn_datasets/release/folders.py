@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hn_datasets.errors import ArgumentError, ReleaseError, StoreError
-from hn_datasets.files import cache_directory
+from hn_datasets.files import cache_directory, check_readable
 from hn_datasets.record import RECORD_FILE
 from hn_datasets.release.card import CARD_FILE
 
@@ -61,8 +61,9 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
 
     Raises:
         ArgumentError: it holds something that no release has written, or a release and ``overwrite`` is off; or it is
-            the working directory or one above it, which would be gone.
+            the working directory or one above it, which would be gone; or nobody could load it there.
     """
+    check_readable(folder)
     if not folder.exists():
         return
     if folder.is_dir() and Path.cwd().resolve().is_relative_to(folder.resolve()):
