@@ -26,7 +26,7 @@ from hn_datasets.picking import Mined, mined_schema
 from hn_datasets.preparing import check_guards, embed_texts, warn_of_short_rows, warn_of_weak_teacher
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
 from hn_datasets.row_mining import RowMiner
-from hn_datasets.rows import Rows
+from hn_datasets.rows import Rows, answer_of, check_batched, columns_of
 from hn_datasets.scoring import DenseScorer, open_scorer
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.base import Scorer, Teacher
@@ -242,7 +242,7 @@ class HardNegativeMiner(RowMiner):
         """Return the added columns for a batch of rows.
 
         Args:
-            batch: columns as lists; has to have the anchor and the positive column.
+            batch: columns as lists, an Arrow table or a data frame; has to have the anchor and the positive column.
 
         Returns:
             ``negatives`` (texts, best first), ``negative_ids`` (int64, rows of the corpus), ``negative_scores``
@@ -250,13 +250,13 @@ class HardNegativeMiner(RowMiner):
             every negative is strictly below; inf if there is none) and ``top_score`` (float32, the best passage that is
             no positive, ceiling or not). With guards also ``guard_removals`` (int32): for each, how many passages it
             took out; an ensemble adds ``negative_teachers``, the name of each negative's teacher. A skipped row has no
-            negatives and NaN.
+            negatives and NaN. The columns of a table or data frame come back beside them, as ``map`` expects.
 
         Raises:
-            ColumnError: a column is missing or holds no text.
+            ColumnError: a column is missing or holds no text, or the batch is one row.
             TextError: a text is None, empty or white space, and ``on_empty`` is "error".
         """
-        return self._add_columns(self._read(batch), self._complete)
+        return answer_of(batch, self._add_columns(self._read(batch), self._complete))
 
     @property
     def sources(self) -> Sources:
@@ -346,7 +346,7 @@ class MineNegatives:
         and is the better choice for training data.
 
         Args:
-            batch: columns as lists; the first two text columns are anchors and positives unless named.
+            batch: as for the miner; the first two text columns are anchors and positives unless named.
             teacher: as for ``HardNegativeMiner.from_dataset``.
             arguments: the other arguments of ``HardNegativeMiner.from_dataset``, by name; pass them to ``map`` as
                 ``fn_kwargs={"teacher": "bm25", "num_negatives": 2}``.
@@ -354,14 +354,16 @@ class MineNegatives:
         Raises:
             HNDatasetsError: as ``HardNegativeMiner.from_dataset``.
         """
-        rows = {name: list(values) for name, values in batch.items()}
+        columns = columns_of(batch)
+        check_batched(columns.values())
+        rows = {name: list(values) for name, values in columns.items()}
         with tempfile.TemporaryDirectory() as folder:
             store = arguments.pop("store", None)
             directory = store.directory if isinstance(store, EmbeddingStore) else store
             miner = HardNegativeMiner.from_dataset(
                 Dataset.from_dict(rows), teacher=teacher, store=EmbeddingStore(directory, derived=folder), **arguments
             )
-            return miner(rows)
+            return answer_of(batch, miner(rows))
 
     def __getstate__(self) -> dict[str, int]:
         return {"algorithm_version": ALGORITHM_VERSION}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,22 +48,44 @@ class Rows:
         return Rows(anchors, own, columns, self.kept[rows], self.num_rows)
 
 
-def read_rows(batch: Mapping[str, Sequence[Any]], recipe: Recipe, further: Sequence[str]) -> Rows:
+def columns_of(batch: Any) -> Mapping[str, Any]:
+    """Return the columns of a batch by name, also of an Arrow table or a data frame, as ``map`` gives by format."""
+    return batch if isinstance(batch, Mapping) else pa.table(batch).to_pydict()
+
+
+def answer_of(batch: Any, mined: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return what ``map`` is to get for a batch: it keeps the columns of rows by itself, but none of a table."""
+    return mined if isinstance(batch, Mapping) else {**columns_of(batch), **mined}
+
+
+def check_batched(columns: Iterable[Any]) -> None:
+    """Refuse the one row that ``map`` hands out without ``batched=True``.
+
+    Raises:
+        ColumnError: a column is one text.
+    """
+    if any(isinstance(column, str) for column in columns):
+        raise ColumnError("Expected a batch of rows, got one row; call map(..., batched=True).")
+
+
+def read_rows(batch: Any, recipe: Recipe, further: Sequence[str]) -> Rows:
     """Return the rows that have an anchor and a positive.
 
     Args:
-        batch: columns as lists.
+        batch: columns as lists, an Arrow table or a data frame.
         recipe: names the columns of anchors and positives.
         further: other columns to take along.
 
     Raises:
-        ColumnError: a column is missing or holds no text.
+        ColumnError: a column is missing or holds no text, or the batch is one row.
         TextError: a text is None, empty or white space, and ``on_empty`` is "error".
     """
+    batch = columns_of(batch)
     names = (recipe.anchor_column_name, recipe.positive_column_name)
     for name in (*names, *further):
         if name not in batch:
             raise ColumnError(f"Expected a column {name!r}, the batch has {', '.join(batch) or 'none'}.")
+    check_batched(batch[name] for name in names)
     try:
         anchors, positives = (pa.chunked_array([pa.array(list(batch[name]))]) for name in names)
         pairs, empty = read_pairs(_as_text(anchors), _as_text(positives))

@@ -134,6 +134,7 @@ def test_a_guard_does_not_change_what_is_said_of_the_best_passage(mine):
         ({"guards": (SimilarToPositive(),), "method": RandomNegatives()}, "no effect on negatives drawn uniformly"),
         ({"guards": (SimilarToPositive(),), "teacher": BM25Teacher()}, "a teacher that gives passages vectors"),
         ({"guards": ("similar",)}, "Expected guards such as"),
+        ({"guards": SimilarToPositive()}, r"got one; write guards=\(SimilarToPositive\(.*\),\)"),
     ],
 )
 def test_guards_that_cannot_work(mine, arguments, message):

@@ -300,6 +300,27 @@ def test_bm25_as_the_only_teacher_warns_once(rows, tmp_path):
     assert len(caught) == 1
 
 
+@pytest.mark.parametrize("form", [None, "numpy", "arrow", "pandas"])
+@pytest.mark.filterwarnings("ignore::hn_datasets.errors.WeakTeacherWarning")
+def test_rows_of_every_format_are_mined(rows, tmp_path, form):
+    teacher, _ = look_up(rows, EXTRA)
+    miner = build(rows, teacher, tmp_path)
+    plain = as_dataset(rows)
+    for mine, options in ((miner, {}), (mine_negatives, {"teacher": "bm25"})):
+        expected = plain.map(mine, batched=True, fn_kwargs=options)
+        mined = plain.with_format(form).map(mine, batched=True, fn_kwargs=options).with_format(None)
+        assert mined.features == expected.features
+        assert mined[:] == expected[:]
+
+
+@pytest.mark.parametrize("form", [None, "numpy"])
+def test_one_row_in_the_place_of_a_batch_is_refused(rows, tmp_path, form):
+    teacher, _ = look_up(rows, EXTRA)
+    for mine in (build(rows, teacher, tmp_path), mine_negatives):
+        with pytest.raises(ColumnError, match=r"got one row; call map\(\.\.\., batched=True\)"):
+            as_dataset(rows).with_format(form).map(mine)
+
+
 @pytest.mark.filterwarnings("ignore::hn_datasets.errors.WeakTeacherWarning")
 def test_the_function_form_mines_within_the_batch(rows):
     dataset = as_dataset(rows).select_columns(["query", "answers"])

@@ -22,9 +22,11 @@ def describe_guards(guards: Sequence[Guard]) -> tuple[dict[str, Any], ...]:
     """Return the JSON forms of guards.
 
     Raises:
-        ArgumentError: one is no guard, or there are two of a kind.
+        ArgumentError: one is no guard or no sequence holds it, or there are two of a kind.
     """
     kinds: dict[Any, Guard] = {}
+    if isinstance(guards, Guard):
+        raise ArgumentError(f"Expected several guards, got one; write guards=({guards!r},).")
     for guard in guards:
         if not isinstance(guard, Guard):
             raise ArgumentError(f"Expected guards such as SimilarToPositive(), got {guard!r}.")
