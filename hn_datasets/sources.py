@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
+import httpx2
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from hn_datasets.columns import explain_unreadable
@@ -40,14 +43,14 @@ def load_source(
         revision: branch, tag or commit on the Hub.
 
     Raises:
-        DataSourceError: a path that does not exist, a file of another kind or one that cannot be read, or a split or
-            configuration that is not there.
+        DataSourceError: a path that does not exist, a file of another kind or one that cannot be read, a split,
+            configuration or revision that is not there, or the Hub has no such dataset or cannot be reached.
         ArgumentError: ``config_name`` or ``revision`` with a local source.
     """
     path = Path(source).expanduser()
     if not source or not path.exists():
-        _check_repo_id(source)
-        with explain_unreadable(source):
+        revision = find_commit(source, revision)
+        with _explain_unreachable(source), explain_unreadable(source):
             return load_dataset(source, config_name, split=split, revision=revision)
     for name, value in (("config_name", config_name), ("revision", revision)):
         if value is not None:
@@ -119,14 +122,47 @@ def find_commit(source: str, revision: str | None) -> str | None:
 
     What is loaded at the commit is what the record names, also when somebody pushes meanwhile. Where the client is
     told to stay offline, ``revision`` comes back as it is.
+
+    Raises:
+        DataSourceError: neither a path nor on the Hub, a revision that is not there, or the Hub cannot be reached.
     """
-    if not source or Path(source).expanduser().exists():
+    if source and Path(source).expanduser().exists():
         return revision
     _check_repo_id(source)
-    try:
-        return HfApi().dataset_info(source, revision=revision).sha
-    except OfflineModeIsEnabled:
+    if constants.HF_HUB_OFFLINE:
         return revision
+    try:
+        with _explain_unreachable(source):
+            return HfApi().dataset_info(source, revision=revision).sha
+    except RevisionNotFoundError as error:
+        raise DataSourceError(
+            f"Expected a branch, tag or commit of {source!r} on the Hub, got {revision!r}, which is none; check the "
+            "revision."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise DataSourceError(
+            f"{_missing(source)} or folder here, and no dataset on the Hub that you may read; check the name, or log "
+            "in by `hf auth login`."
+        ) from error
+
+
+@contextlib.contextmanager
+def _explain_unreachable(source: str) -> Iterator[None]:
+    """Turn what the clients say where there is no connection into one line.
+
+    Raises:
+        DataSourceError: the Hub cannot be reached, or may not be.
+    """
+    try:
+        yield
+    except (httpx2.TransportError, ConnectionError) as error:
+        do = (
+            "none of this name in the cache, which HF_HUB_OFFLINE=1 keeps to; check the path, or unset it"
+            if constants.HF_HUB_OFFLINE
+            else f"the Hub cannot be reached ({error}); check the path or the connection, or set HF_HUB_OFFLINE=1 to "
+            "load what is in the cache"
+        )
+        raise DataSourceError(f"{_missing(source)} or folder here, and {do}.") from error
 
 
 def describe_source(source: str, config_name: str | None, split: str | None, revision: str | None) -> dict[str, str]:
@@ -206,8 +242,10 @@ def _check_repo_id(source: str) -> None:
     try:
         validate_repo_id(source)
     except HFValidationError:
-        raise DataSourceError(
-            f"Expected a Hub id or an existing path, got {source!r}: no such file or folder."
-        ) from None
-    if Path(source).suffix in READERS:
-        raise DataSourceError(f"Expected a Hub id or an existing path, got {source!r}: no such file.")
+        raise DataSourceError(f"{_missing(source)} or folder; check the path.") from None
+    if _is_file(source):
+        raise DataSourceError(f"{_missing(source)}; check the path.")
+
+
+def _missing(source: str) -> str:
+    return f"Expected a Hub id or an existing path, got {source!r}: no such file"

@@ -3,6 +3,8 @@
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, IterableDataset, load_dataset
+from hub import clients
+from hub_server import HubServer
 
 from hn_datasets import HardNegativeMiner, TopK
 from hn_datasets.columns import iter_pairs, iter_passages, resolve_columns
@@ -98,12 +100,41 @@ def test_a_source_without_rows_says_why_in_one_line(tmp_path, name, content, rea
     assert "\n" not in str(raised.value)
 
 
-def test_a_name_on_the_hub_that_cannot_be_reached_is_an_error_of_the_hub():
-    with pytest.raises(ConnectionError):
+def test_what_is_neither_here_nor_in_the_cache_is_one_line():
+    with pytest.raises(DataSourceError, match=r"'someone/something': no such file or folder here.*HF_HUB_OFFLINE=1"):
         load_source("someone/something")
     for source in ("", "missing.csv", "/no/such/folder"):
         with pytest.raises(DataSourceError, match="Hub id or an existing path"):
             load_source(source)
+
+
+def run_commands(commands):
+    """What the command line prints for each of some commands; for a client process."""
+    from click.testing import CliRunner
+
+    from hn_datasets.cli import main
+
+    return [CliRunner().invoke(main, command.split(), catch_exceptions=False).output for command in commands]
+
+
+def test_the_hub_without_the_dataset_or_out_of_reach_is_one_line(tmp_path):
+    names = ("owner/none", "owner/x --revision v9", "owner/x")
+    options = f"--teacher bm25 --output {tmp_path / 'out'}"
+    commands = [f"mine {name} {options}" for name in names] + [f"survey {name} --teacher bm25" for name in names]
+    with HubServer(tmp_path / "hub") as hub:
+        hub.create_repository("owner/x")
+        environment = hub.environment(tmp_path / "home")
+        with_hub = clients.run(environment, run_commands, commands)
+    without = clients.run(environment, run_commands, commands)
+    missing = "Expected a Hub id or an existing path, got 'owner/none': no such file or folder here, and no dataset"
+    for none, revision, empty in (with_hub[:3], with_hub[3:]):
+        assert missing in none and "check the name" in none
+        assert "Expected a branch, tag or commit of 'owner/x' on the Hub, got 'v9'" in revision
+        assert "Could not read 'owner/x'" in empty
+    for message in without:
+        assert "no such file or folder here, and the Hub cannot be reached" in message
+    for message in (*with_hub, *without):
+        assert message.startswith("Error: ") and message.count("\n") == 1
 
 
 def test_a_damaged_or_other_file_is_refused(tmp_path):
