@@ -19,8 +19,9 @@ from click.testing import CliRunner
 from datasets import Dataset, load_dataset
 from huggingface_hub import constants
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import InputModule
+from sentence_transformers.base.modules import InputModule, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 
 from hn_datasets.cli import main
 from hn_datasets.errors import ArgumentError, MissingPromptWarning, TeacherError
@@ -132,6 +133,7 @@ def test_a_model_that_cannot_be_loaded(tmp_path):
         ({"precision": "int8"}, "precision to be one of"),
         ({"batch_size": 0}, "batch_size of at least 1"),
         ({"max_seq_length": 0}, "max_seq_length of at least 1"),
+        ({"max_seq_length": 513}, "max_seq_length of at most 512, the model's positions, got 513"),
         ({"truncate_dim": 1000}, "truncate_dim of at most 384"),
         ({"revision": "main"}, "no effect on a loaded model"),
         ({"trust_remote_code": True}, "no effect on a loaded model"),
@@ -141,6 +143,26 @@ def test_a_model_that_cannot_be_loaded(tmp_path):
 def test_arguments_out_of_range_or_without_effect(model, arguments, message):
     with pytest.raises(ArgumentError, match=message):
         DenseTeacher(model, **arguments)
+
+
+def make_roberta(tokenizer_path, folder):
+    """A tiny random RoBERTa, whose first position is the one after that of padding."""
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1}
+    places = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "max_position_embeddings": 66}
+    RobertaModel(RobertaConfig(**places, **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return SentenceTransformer(modules=[Transformer(str(folder)), Pooling(32)], device="cpu")
+
+
+def test_as_many_tokens_as_a_model_has_positions(minilm_path, tmp_path):
+    text = "one word and another " * 100
+    roberta = make_roberta(minilm_path, tmp_path / "roberta")
+    with pytest.raises(ArgumentError, match="at most 65"):
+        DenseTeacher(roberta, max_seq_length=66)
+    decoder = make_tiny_model(minilm_path, tmp_path / "decoder", decoder=True)  # has rotary positions
+    for model, length in ((roberta, 65), (decoder, 1_000_000)):
+        assert np.isfinite(DenseTeacher(model, max_seq_length=length).encode([text], "passage")).all()
 
 
 def test_a_truncated_dimension_is_of_unit_length_again(model, reference):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 NO_LENGTH = 10**9
 """Tokenizers and static embeddings without a longest text have lengths above this, or infinity, which JSON lacks."""
 
+_ABSOLUTE = (None, "absolute")
+
 
 def is_sentence_transformer(value: object) -> TypeGuard[SentenceTransformer]:
     """Return whether a value is a loaded SentenceTransformer."""
@@ -158,14 +160,34 @@ def _is_of_amd() -> bool:
 
 
 def resolve_length(model: SentenceTransformer, given: int | None) -> int | None:
-    """Return how many tokens of a text count; None for a model that takes texts of any length."""
+    """Return how many tokens of a text count; None for a model that takes texts of any length.
+
+    Raises:
+        ArgumentError: a length is given that has no effect, or for which the model has no positions.
+    """
     if given is None:
         length = model.max_seq_length
         return None if length is None or length >= NO_LENGTH else int(length)
     attribute = getattr(type(model[0]), "max_seq_length", None)
     if not hasattr(model[0], "max_seq_length") or (isinstance(attribute, property) and attribute.fset is None):
         raise ArgumentError(f"max_seq_length has no effect on a {type(model[0]).__name__}; leave it out.")
+    most = _num_positions(model)
+    if most is not None and given > most:
+        raise ArgumentError(f"Expected max_seq_length of at most {most}, the model's positions, got {given}.")
     return given
+
+
+def _num_positions(model: SentenceTransformer) -> int | None:
+    """Return for how many tokens a transformer has learned positions; None where they are relative or rotary."""
+    network = model.transformers_model
+    config = getattr(network, "config", None)
+    if not isinstance(network, torch.nn.Module) or getattr(config, "position_embedding_type", None) not in _ABSOLUTE:
+        return None
+    for name, module in network.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # RoBERTa and its kin count positions from the one after that of padding.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
 
 
 def set_length(model: SentenceTransformer, length: int | None) -> None:
