@@ -186,6 +186,23 @@ def test_the_cache_is_listed_and_pruned(source, tmp_path, minilm_path, monkeypat
     assert json.loads(call("cache", "--json").stdout)["bytes"] == 0
 
 
+def test_the_cache_tells_vectors_of_one_model_apart(source, tmp_path, minilm_path, monkeypatch):
+    monkeypatch.setenv("HN_DATASETS_CACHE", str(tmp_path / "cache"))
+    for number, options in enumerate([(), ("--max-seq-length", 64), ("--query-prompt", "query: ")]):
+        mine = ("mine", source, "--teacher", minilm_path, "--precision", "float32", *options)
+        assert call(*mine, "--output", tmp_path / str(number)).exit_code == 0
+    shown = [line.split(str(minilm_path)) for line in call("cache").stdout.splitlines() if str(minilm_path) in line]
+    assert sorted((before.split()[-1], after.strip()) for before, after in shown) == [
+        ("anchor", "256 tokens, 384 dimensions, float32, prompt 'query: '"),
+        ("both", "256 tokens, 384 dimensions, float32"),
+        ("both", "64 tokens, 384 dimensions, float32"),
+    ]
+    listed = json.loads(call("cache", "--json").stdout)["spaces"]
+    assert sorted((space["role"], space["max_seq_length"], space["prompt"]) for space in listed) == [
+        ("anchor", 256, "query: "), ("both", 64, ""), ("both", 256, ""),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("command", ["demo", "mine", "cache"])
 def test_every_command_has_an_example_that_its_options_accept(command, tmp_path, monkeypatch):
     text = call(command, "--help").stdout

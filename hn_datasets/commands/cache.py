@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import click
 
@@ -13,6 +14,15 @@ from hn_datasets.commands.errors import one_line_errors
 
 OTHERS = {"ray": "cluster runs"}
 """What a folder is called, where its name does not say it."""
+
+SETTINGS = {
+    "max_seq_length": "{} tokens",
+    "dimension": "{} dimensions",
+    "precision": "{}",
+    "backend": "{}",
+    "prompt": "prompt {!r}",
+}
+"""How a line shows what tells the vectors of one model apart."""
 
 
 @click.command("cache")
@@ -46,8 +56,7 @@ def cache_command(prune_days: float | None, address: str | None, as_json: bool) 
     rows = [
         {
             "address": info.address,
-            "teacher": info.description["teacher"].get("model") or info.description["teacher"].get("type", ""),
-            "role": info.description["role"],
+            **_describe(**info.description),
             "megabytes": round(info.num_bytes / 1e6, 1),
             "last_used": time.strftime("%Y-%m-%d", time.localtime(info.last_used)),
         }
@@ -59,7 +68,21 @@ def cache_command(prune_days: float | None, address: str | None, as_json: bool) 
         click.echo(json.dumps({**sizes, "spaces": rows, "others": others}))
         return
     for row in rows:
-        click.echo("{address:.12}  {megabytes:>10,} MB  {last_used}  {role:<8}  {teacher}".format(**row))
+        settings = [shown.format(row[name]) for name, shown in SETTINGS.items() if row.get(name)]
+        line = "{address:.12}  {megabytes:>10,} MB  {last_used}  {role:<8}  {teacher}".format(**row)
+        click.echo("  ".join([line, ", ".join(settings)]).rstrip())
     for name, size in others.items():
         click.echo(f"{OTHERS.get(name, name):<12}  {round(size / 1e6, 1):>10,} MB")
     click.echo(f"{store.num_bytes / 1e6:,.1f} MB in {store.directory}")
+
+
+def _describe(role: str, teacher: dict[str, Any]) -> dict[str, Any]:
+    """Return whose vectors a space holds; "both" are the roles of a model that gives them the same prompt."""
+    prompts = teacher.get("query_prompt"), teacher.get("corpus_prompt")
+    shared = teacher.get("type") == "dense" and prompts[0] == prompts[1] and not teacher.get("roles_differ")
+    return {
+        "teacher": teacher.get("model") or teacher.get("type", ""),
+        "role": "both" if shared else role,
+        **{name: teacher[name] for name in SETTINGS if name in teacher},
+        "prompt": prompts[role == "passage"] or "",
+    }
