@@ -78,7 +78,13 @@ def main() -> None:
 
     Results go to stdout, progress and hints to stderr. Exit status: 0 fine, 1 a known error, 2 wrong usage, 130 Ctrl-C.
     """
-    warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
+    warnings.showwarning = lambda message, *_: _show_warning(str(message))
+
+
+def _show_warning(message: str) -> None:
+    from hn_datasets.commands.errors import in_options  # noqa: PLC0415 - only where there is a warning
+
+    click.echo(f"Warning: {in_options(message)}", err=True)
 
 
 def _prepare_streams() -> None:

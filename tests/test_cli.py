@@ -133,6 +133,7 @@ def test_mine_with_bm25_keeps_splits_and_prints_json(tmp_path):
         (["--teacher", "bm25", "--corpus", "missing.jsonl"], "nothing is there"),
         (["--teacher", "bm25", "--revision", "main"], "no effect on the local source"),
         (["--teacher", "bm25", "--tokenizer", "no/such-tokenizer"], "no/such-tokenizer"),
+        (["--teacher", "bm25", "--estimate"], "--estimate: Expected at least 30 .* got 0; leave it out"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line_and_exit_status_1(source, tmp_path, options, message):
@@ -142,6 +143,21 @@ def test_what_a_user_gets_wrong_is_one_line_and_exit_status_1(source, tmp_path, 
     assert re.match("Error: .*" + ".*".join(map(re.escape, message.split(".*"))), line)
     assert done.stdout == ""
     assert not (tmp_path / "mined").exists()
+
+
+@pytest.mark.filterwarnings("default::hn_datasets.errors.ShortRowsWarning")
+def test_a_message_names_what_the_command_has(source, tmp_path):
+    folder = tmp_path / "mined"
+    Dataset.from_dict({"a": ["x"], "b": ["y"]}).to_json(str(tmp_path / "corpus.jsonl"))
+    mine = ("mine", source, "--teacher", "bm25", "--output", folder)
+    assert "; name it by --corpus-column." in call(*mine, "--corpus", tmp_path / "corpus.jsonl").stderr
+    short = call(*mine, "--num-negatives", 32)
+    assert "Warning: The corpus has 32 distinct passages" in short.stderr
+    assert "add passages by --corpus ..., or" in short.stderr
+    publish = ("publish", folder, "--to-folder", tmp_path / "release", "--version", "1.0.0")
+    assert "--license cc-by-4.0, or --license other with --license-name." in call(*publish).stderr
+    language = call(*publish, "--license", "mit", "--language", "korean").stderr
+    assert language.startswith("Error: Expected --language as BCP-47 codes such as ('en', 'ko'), got 'korean'")
 
 
 def test_missing_sources_empty_texts_and_taken_folders(source, tmp_path):
@@ -622,6 +638,7 @@ def test_columns_and_words_are_not_taken_for_options():
     for message in (
         "Expected a column 'num_negatives', the dataset has the columns batch_size (string), pool (string).",
         "Expected an existing corpus file, got 'data/on_empty.jsonl': nothing is there; enlarge the pool.",
+        "Could not read on_empty.jsonl; got query_prompt (string).",
     ):
         assert name_options(message, options) == message
     said = name_options("Pass query_prompt='a b', or trust_remote_code=True, split=x.", options)

@@ -38,7 +38,7 @@ from hn_datasets import (
 from hn_datasets.cli import main
 from hn_datasets.errors import ArgumentError, ClusterError, DataSourceError, StoreError, TeacherError, TextError
 from hn_datasets.guards import describe_guards
-from hn_datasets.ray_engine.cluster import check_nodes
+from hn_datasets.ray_engine.cluster import check_nodes, connected
 from hn_datasets.ray_engine.engine import mine_on_ray
 from hn_datasets.ray_engine.files import SourceFile, commit_of
 from hn_datasets.ray_engine.output import exists, open_whole
@@ -461,6 +461,21 @@ def test_storage_that_a_node_does_not_see_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="Could not write to"):
         check_nodes(Nodes(), tmp_path / "file")
+
+
+def test_what_ray_says_of_a_missing_cluster_is_not_cut_within_a_word(monkeypatch):
+    said = "Could not find any running Ray instance. Please specify the one to connect to by setting `--address` flag."
+
+    def fail(**_):
+        raise ConnectionError(said)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", fail)
+    with (
+        pytest.raises(ClusterError, match=r"got no answer \(Could not find any running Ray instance\); start one"),
+        connected("auto"),
+    ):
+        pass
 
 
 def test_without_ray_or_a_cluster_the_command_says_what_to_do(tmp_path, monkeypatch):

@@ -51,22 +51,32 @@ def options_in_errors() -> Iterator[None]:
     try:
         yield
     except HNDatasetsError as error:
-        options = [item for item in click.get_current_context().command.params if isinstance(item, click.Option)]
-        raise click.ClickException(name_options(str(error.args[-1]), options)) from error
+        raise click.ClickException(in_options(str(error.args[-1]))) from error
+
+
+def in_options(message: str) -> str:
+    """Return a message that calls arguments by the options of the running command."""
+    context = click.get_current_context(silent=True)
+    params = context.command.params if context is not None else ()
+    return name_options(message, [item for item in params if isinstance(item, click.Option)])
 
 
 def name_options(message: str, options: list[click.Option]) -> str:
     """Return a message with ``on_empty='skip'`` as ``--on-empty skip``, and so on.
 
-    A name that is also a word, such as pool, is replaced only where the message begins with it. What is quoted, as
-    names of columns and paths are, stays as it is, and so does a column that is listed with its type.
+    A name that is also a word, such as pool, is replaced only where the message begins with it, or expects it first.
+    What is quoted, as names of columns and paths are, stays as it is, and so does a column that is listed with its
+    type.
     """
     for option in options:
         flag = option.opts[0]
         bare = rf"(?<![\w'/.-]){option.name}"
-        message = re.sub(rf"{bare}=('[^']*'|[\w.]*\w)", functools.partial(_with_value, flag, option.is_flag), message)
-        word = bare if "_" in str(option.name) else rf"(?:(?<=^Expected a )|^){option.name}"
-        message = re.sub(rf"{word}(?![\w'/.=-]| \()", flag, message)
+        message = re.sub(
+            rf"{bare}=('[^']*'|\.\.\.|[\w.]*\w)", functools.partial(_with_value, flag, option.is_flag), message
+        )
+        word = bare if "_" in str(option.name) else rf"(?:(?<=^Expected )|(?<=^Expected a )|^){option.name}"
+        message = re.sub(rf"{word}(?![\w'/=-]|\.\w| \()", flag, message)
+        message = message.replace(f"{flag} as a tuple of ", f"{flag} as ") if option.multiple else message
     return message
 
 

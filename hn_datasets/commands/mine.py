@@ -221,7 +221,13 @@ def _mine(
     miner.timings = {"load": seconds, **miner.timings}
     estimate, start = None, time.perf_counter()
     if estimating:
-        estimate = estimate_false_negatives(miner, dataset)
+        try:
+            estimate = estimate_false_negatives(miner, dataset)
+        except ArgumentError as error:  # the library can ask a judge as well
+            reason = str(error).partition("; ")[0]
+            raise ArgumentError(
+                f"--estimate: {reason}; leave it out, or let publish --estimate ask a model."
+            ) from error
         miner.timings["estimate"] = time.perf_counter() - start
     start = time.perf_counter()
     with _workers_left_to_parent(), _explain_full_cache():

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import socket
+import textwrap
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -61,9 +62,10 @@ def connected(address: str) -> Iterator[Any]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = textwrap.shorten(str(error).partition(". ")[0], 120, placeholder="...")
         raise ClusterError(
-            f"Expected a Ray cluster at {address!r}, got no answer ({' '.join(str(error).split())[:120]}); start one "
-            "with `ray start --head`, or name its address."
+            f"Expected a Ray cluster at {address!r}, got no answer ({reason}); start one with `ray start --head`, or "
+            "name its address."
         ) from error
     try:
         yield ray

@@ -137,8 +137,8 @@ def validate_metadata(metadata: CardMetadata) -> None:
 def _check_license(metadata: CardMetadata) -> None:
     if not metadata.license:
         raise ArgumentError(
-            "Expected the licence of the dataset, got none; it is never guessed: pass license, for instance "
-            "'cc-by-4.0', or 'other' with license_name."
+            "Expected the licence of the dataset, got none; it is never guessed: pass for instance "
+            "license='cc-by-4.0', or license='other' with license_name."
         )
     if not _matches(_LICENSE, metadata.license):
         raise ArgumentError(
