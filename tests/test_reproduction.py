@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_dataset
 from hub import clients
 from hub_server import HubServer
 
@@ -25,7 +25,7 @@ from hn_datasets.commands.reproduce import reproduce_command
 from hn_datasets.errors import ArgumentError, DataSourceError, ShortRowsWarning, TeacherError
 from hn_datasets.inspection.audit import audit
 from hn_datasets.inspection.reproduction import reproduce
-from hn_datasets.record import SCHEMA_VERSION
+from hn_datasets.record import SCHEMA_VERSION, MiningRecord
 from hn_datasets.sources import write_mined
 from tests.static_model import save_static_model
 from tests.teachers import HashTeacher
@@ -202,10 +202,22 @@ def test_another_precision_is_a_likelier_reason_than_a_prompt(tmp_path):
 def test_a_model_that_lies_elsewhere_now_keeps_the_settings_of_the_recipe(tmp_path):
     folder = save_and_mine(tmp_path, query_prompt="right ", truncate_dim=8)
     folder.rename(tmp_path / "moved")
-    with pytest.raises(TeacherError, match="Could not load the teacher"):
+    with pytest.raises(TeacherError, match=r"folder of the teacher, '.*model', got none here; pass .*--teacher FOLDER"):
         reproduce(tmp_path / "mined", store=tmp_path / "store")
     again = reproduce(tmp_path / "mined", teacher=str(tmp_path / "moved"), store=tmp_path / "store")
     assert again.ok and again.differences == {}
+
+
+def test_a_release_asks_for_the_folder_that_its_teacher_was(tmp_path, monkeypatch):
+    folder = save_and_mine(tmp_path)
+    record = MiningRecord.read(tmp_path / "mined")
+    mined = load_dataset(str(tmp_path / "mined"))
+    card = CardMetadata(license="mit")
+    publish(mined, version="1.0.0", metadata=card, record=record, layouts=("scored",), to_folder=tmp_path / "release")
+    monkeypatch.chdir(tmp_path / "mined")  # where nothing has the folder's name
+    with pytest.raises(TeacherError, match=r"folder of the teacher, 'model', got none here; pass .*--teacher FOLDER"):
+        reproduce(tmp_path / "release", store=tmp_path / "store")
+    assert reproduce(tmp_path / "release", teacher=folder, store=tmp_path / "store").ok
 
 
 def test_code_that_comes_with_a_model_runs_only_where_it_is_allowed(tmp_path):

@@ -23,14 +23,15 @@ from hn_datasets.columns import (
     iter_passages,
     resolve_columns,
 )
-from hn_datasets.errors import ArgumentError, DataSourceError, ShortRowsWarning, WeakTeacherWarning
+from hn_datasets.errors import ArgumentError, DataSourceError, ShortRowsWarning, TeacherError, WeakTeacherWarning
 from hn_datasets.guards import guard_from_dict
 from hn_datasets.inspection.blocks import READ_ROWS, as_strings
 from hn_datasets.inspection.roles import as_splits, column_types
 from hn_datasets.miner import HardNegativeMiner, TeacherLike
-from hn_datasets.modes import is_ensemble
+from hn_datasets.modes import is_ensemble, members_of
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
+from hn_datasets.release.card_choices import is_local
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.dense import DenseTeacher
 from hn_datasets.teachers.loading import teacher_from_spec
@@ -137,9 +138,12 @@ def choose_teacher(recipe: Recipe, given: TeacherLike | None, *, trust_remote_co
 
     Raises:
         ArgumentError: the recipe's model brings code, and ``trust_remote_code`` is off.
-        TeacherError: the model cannot be loaded, or the recipe's teacher is of an unknown type.
+        TeacherError: the model cannot be loaded or was a folder that is not here, or the recipe's teacher is of an
+            unknown type.
     """
     spec = dict(recipe.teacher)
+    if given is None:
+        _check_folders(spec)
     if given is None and is_ensemble(spec):
         members = [_with_weights_of_today(member, trust_remote_code) for member in spec["members"]]
         return teacher_from_spec({**spec, "members": members}, trust_remote_code=trust_remote_code)
@@ -149,6 +153,15 @@ def choose_teacher(recipe: Recipe, given: TeacherLike | None, *, trust_remote_co
     if given is not None:
         spec |= {"model": str(given), "revision": None, "trust_remote_code": trust_remote_code}
     return teacher_from_spec(_with_weights_of_today(spec, trust_remote_code), trust_remote_code=trust_remote_code)
+
+
+def _check_folders(spec: dict[str, Any]) -> None:
+    """Refuse a model from a folder that is not here: a release names it alone, and its name is none on the Hub."""
+    ensemble = members_of(spec)
+    for member in ensemble.values() if ensemble else (spec,):
+        if is_local(member) and not Path(member["model"]).exists():
+            what = "an ensemble with a copy of it by teacher" if ensemble else "a copy by teacher (--teacher FOLDER)"
+            raise TeacherError(f"Expected the folder of the teacher, {member['model']!r}, got none here; pass {what}.")
 
 
 def _with_weights_of_today(spec: dict[str, Any], trust_remote_code: bool) -> dict[str, Any]:
