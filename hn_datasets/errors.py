@@ -57,6 +57,10 @@ class ShortRowsWarning(UserWarning):
     """Rows have fewer negatives than asked for."""
 
 
+class ReplacedColumnsWarning(UserWarning):
+    """A dataset has columns of its own with the names of those that mining adds, and would lose them."""
+
+
 class DamagedShardWarning(UserWarning):
     """A shard of the embedding store does not match its checksum and is encoded again."""
 

@@ -23,7 +23,13 @@ from hn_datasets.guards import Guard, Sources, describe_guards, guard_from_dict
 from hn_datasets.methods import Method, TopKPercPos
 from hn_datasets.modes import members_of
 from hn_datasets.picking import Mined, mined_schema
-from hn_datasets.preparing import check_guards, embed_texts, warn_of_short_rows, warn_of_weak_teacher
+from hn_datasets.preparing import (
+    check_guards,
+    embed_texts,
+    warn_of_replaced_columns,
+    warn_of_short_rows,
+    warn_of_weak_teacher,
+)
 from hn_datasets.recipe import ALGORITHM_VERSION, OnEmpty, Recipe, Sampling
 from hn_datasets.row_mining import RowMiner
 from hn_datasets.rows import Rows, answer_of, check_batched, columns_of
@@ -144,6 +150,7 @@ class HardNegativeMiner(RowMiner):
             on_empty=on_empty,
             index=index,
         )
+        warn_of_replaced_columns(dataset, draft, stacklevel=2)
         if corpus is None and corpus_column_name is not None:
             raise ArgumentError("corpus_column_name has no effect without a corpus; leave it out.")
         ready = as_teacher(teacher, query_prompt=query_prompt, corpus_prompt=corpus_prompt, batch_size=batch_size)

@@ -7,10 +7,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
+from datasets import Features
 
-from hn_datasets.errors import ArgumentError, ShortRowsWarning, WeakTeacherWarning
+from hn_datasets.columns import AnyDataset, splits_of
+from hn_datasets.errors import ArgumentError, ReplacedColumnsWarning, ShortRowsWarning, WeakTeacherWarning
 from hn_datasets.guards import Guard
 from hn_datasets.methods import Method
+from hn_datasets.mined_columns import MINED_FEATURES, mined_features
 from hn_datasets.recipe import Recipe
 from hn_datasets.scoring import open_scorer
 from hn_datasets.store import EmbeddingStore
@@ -45,6 +48,21 @@ def warn_of_short_rows(recipe: Recipe, num_passages: int, stacklevel: int) -> No
             ShortRowsWarning,
             stacklevel=stacklevel + 1,
         )
+
+
+def warn_of_replaced_columns(dataset: AnyDataset, recipe: Recipe, stacklevel: int) -> None:
+    """Warn where columns would be lost; a dataset with all columns that mining adds is mined again, as it should be."""
+    added = mined_features(Features(), recipe)
+    for split in splits_of(dataset).values():
+        taken = [name for name in split.column_names or () if name in added]
+        if taken and not set(taken).issuperset(MINED_FEATURES):
+            warnings.warn(
+                f"Mining adds columns named {', '.join(taken)}, which the dataset has already and would lose; rename "
+                f"them to keep them: dataset.rename_column({taken[0]!r}, ...).",
+                ReplacedColumnsWarning,
+                stacklevel=stacklevel + 1,
+            )
+            return
 
 
 def warn_of_weak_teacher(teacher: Teacher, stacklevel: int) -> None:

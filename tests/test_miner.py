@@ -1,5 +1,7 @@
 """The miner against brute force, for every method and kind of teacher, and what must not change a result."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -19,7 +21,15 @@ from hn_datasets import (
     TopKShifted,
     mine_negatives,
 )
-from hn_datasets.errors import ArgumentError, ColumnError, ShortRowsWarning, TeacherError, TextError, WeakTeacherWarning
+from hn_datasets.errors import (
+    ArgumentError,
+    ColumnError,
+    ReplacedColumnsWarning,
+    ShortRowsWarning,
+    TeacherError,
+    TextError,
+    WeakTeacherWarning,
+)
 from tests import oracle
 
 METHODS = [TopK(), TopKShifted(3), TopKAbs(0.2), TopKMarginPos(0.1), TopKPercPos(0.95), TopKPercPos(0.5)]
@@ -179,6 +189,20 @@ def test_rows_columns_and_order_stay(rows, tmp_path):
     assert mined.features == miner.features(dataset.features)
     assert mined.features["negatives"] == List(Value("string"))
     assert [miner.corpus[number] for number in mined[0]["negative_ids"]] == mined[0]["negatives"]
+
+
+def test_columns_that_would_be_lost_are_named_once(rows, tmp_path):
+    teacher, _ = look_up(rows, EXTRA)
+    labelled = as_dataset(rows).add_column("negatives", ["mine"] * len(rows)).add_column("ceiling", [1] * len(rows))
+
+    def build_for(dataset):
+        return HardNegativeMiner.from_dataset(dataset, teacher=teacher, corpus=EXTRA, store=tmp_path)
+
+    with pytest.warns(ReplacedColumnsWarning, match=r"negatives, ceiling, which .* would lose; rename them") as caught:
+        build_for(DatasetDict({"train": labelled, "test": labelled}))
+    assert [Path(warning.filename) for warning in caught] == [Path(__file__)]
+    mined = as_dataset(rows).map(build_for(as_dataset(rows)), batched=True)
+    assert same_results(mined, mined.map(build_for(mined), batched=True))  # mined again, without a warning
 
 
 def test_a_first_batch_without_negatives_keeps_its_type(tmp_path):
