@@ -82,9 +82,11 @@ def read_rows(batch: Any, recipe: Recipe, further: Sequence[str]) -> Rows:
     """
     batch = columns_of(batch)
     names = (recipe.anchor_column_name, recipe.positive_column_name)
+    arguments = dict(zip(names, ("anchor_column_name", "positive_column_name"), strict=True))
     for name in (*names, *further):
         if name not in batch:
-            raise ColumnError(f"Expected a column {name!r}, the batch has {', '.join(batch) or 'none'}.")
+            do = f"name it by {arguments[name]}=..." if name in arguments else "a guard needs it"
+            raise ColumnError(f"Expected a column {name!r}, the batch has {', '.join(batch) or 'none'}; {do}.")
     check_batched(batch[name] for name in names)
     try:
         anchors, positives = (pa.chunked_array([pa.array(list(batch[name]))]) for name in names)

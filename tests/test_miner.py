@@ -311,8 +311,10 @@ def test_a_text_without_a_vector_is_named(rows, tmp_path):
 def test_a_batch_without_the_columns_is_refused(rows, tmp_path):
     teacher, _ = look_up(rows, EXTRA)
     miner = build(rows, teacher, tmp_path)
-    with pytest.raises(ColumnError, match="'query', the batch has question"):
+    with pytest.raises(ColumnError, match=r"'query', the batch has question; name it by anchor_column_name=\.\.\."):
         miner({"question": ["a"]})
+    with pytest.raises(ColumnError, match=r"'answers', the batch has query; name it by positive_column_name=\.\.\."):
+        miner({"query": ["a"]})
     with pytest.raises(ColumnError, match="Expected strings"):
         miner({"query": [{"a": 1}], "answers": ["b"]})
 
