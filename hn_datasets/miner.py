@@ -24,6 +24,7 @@ from hn_datasets.methods import Method, TopKPercPos
 from hn_datasets.modes import members_of
 from hn_datasets.picking import Mined, mined_schema
 from hn_datasets.preparing import (
+    MORE_PASSAGES,
     check_guards,
     embed_texts,
     warn_of_replaced_columns,
@@ -60,6 +61,9 @@ class HardNegativeMiner(RowMiner):
         timings: seconds of each stage of the building.
     """
 
+    _remedy = MORE_PASSAGES
+    """How a corpus that is too small grows."""
+
     def __init__(
         self, recipe: Recipe, collected: Collected, store: EmbeddingStore, guards: Sequence[Guard] = ()
     ) -> None:
@@ -70,7 +74,7 @@ class HardNegativeMiner(RowMiner):
         self._positives = collected.positives
         self._groups = collected.groups
         self._guards = tuple(guards)
-        warn_of_short_rows(recipe, len(self.corpus), stacklevel=4)
+        warn_of_short_rows(recipe, len(self.corpus), stacklevel=4, remedy=self._remedy)
 
     @classmethod
     def from_dataset(  # noqa: PLR0913 - everything that decides the result
@@ -336,6 +340,12 @@ class HardNegativeMiner(RowMiner):
         self._guards = tuple(guard_from_dict(guard) for guard in self.recipe.guards)
 
 
+class _BatchMiner(HardNegativeMiner):
+    """A miner whose corpus is a batch."""
+
+    _remedy = f"take larger batches, map(..., batch_size=None) for the whole split, {MORE_PASSAGES}"
+
+
 class MineNegatives:
     """``mine_negatives``: mining as one function, for a quick try.
 
@@ -367,7 +377,7 @@ class MineNegatives:
         with tempfile.TemporaryDirectory() as folder:
             store = arguments.pop("store", None)
             directory = store.directory if isinstance(store, EmbeddingStore) else store
-            miner = HardNegativeMiner.from_dataset(
+            miner = _BatchMiner.from_dataset(
                 Dataset.from_dict(rows), teacher=teacher, store=EmbeddingStore(directory, derived=folder), **arguments
             )
             return answer_of(batch, miner(rows))

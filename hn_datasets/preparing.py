@@ -21,6 +21,8 @@ from hn_datasets.teachers.base import Encoder, Ranker, Teacher
 from hn_datasets.teachers.ensemble import list_members, named_errors
 from hn_datasets.texts import Corpus, digest_texts
 
+MORE_PASSAGES = "add passages by corpus=..."
+
 
 def check_guards(guards: Sequence[Guard], teacher: Teacher, method: Method) -> None:
     """Refuse what cannot work with this teacher or method.
@@ -38,13 +40,13 @@ def check_guards(guards: Sequence[Guard], teacher: Teacher, method: Method) -> N
             )
 
 
-def warn_of_short_rows(recipe: Recipe, num_passages: int, stacklevel: int) -> None:
-    """Warn where the corpus is smaller than what a row can need."""
+def warn_of_short_rows(recipe: Recipe, num_passages: int, stacklevel: int, remedy: str = MORE_PASSAGES) -> None:
+    """Warn where the corpus is smaller than what a row can need; ``remedy`` says how it grows."""
     wanted = recipe.method.skip + recipe.pool_size
     if num_passages <= wanted:
         warnings.warn(
             f"The corpus has {num_passages:,} distinct passages, a row can need {wanted:,} besides its positives: "
-            "rows will come out short; add passages by corpus=..., or ask for fewer negatives.",
+            f"rows will come out short; {remedy}, or ask for fewer negatives.",
             ShortRowsWarning,
             stacklevel=stacklevel + 1,
         )

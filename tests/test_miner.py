@@ -356,6 +356,8 @@ def test_the_function_form_mines_within_the_batch(rows):
     miner = HardNegativeMiner.from_dataset(dataset, teacher="bm25", num_negatives=2)
     assert same_results(whole, dataset.map(miner, batched=True))
     halves = dataset.map(mine_negatives, batched=True, batch_size=60, fn_kwargs={"teacher": "bm25", "num_negatives": 2})
+    with pytest.warns(ShortRowsWarning, match=r"take larger batches, map\(\.\.\., batch_size=None\)"):
+        dataset.select(range(3)).map(mine_negatives, batched=True, fn_kwargs={"teacher": "bm25", "num_negatives": 9})
     own = {text for row in dataset.select(range(60)) for text in row["answers"]}
     assert all(set(negatives) <= own for negatives in halves["negatives"][:60])
 
