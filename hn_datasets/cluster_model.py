@@ -109,6 +109,9 @@ class ClusterPlan:
         """Return the JSON form."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        return self.to_table()
+
     def to_table(self) -> str:
         """Return a line for each stage, and the sums."""
         lines = [f"{'Stage':<8}{'Hours':>10}{'Memory':>10}{'Disk':>10}  {'Bound by':<10}  Work"]

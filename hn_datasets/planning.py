@@ -71,6 +71,9 @@ class Plan:
         """Return the JSON form."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        return self.to_table()
+
     def to_table(self) -> str:
         """Return a line for each stage and the sum, then memory and advice."""
         lines = [f"{'Stage':<8}{'Estimated':>14}{'Disk':>12}  Work"]

@@ -24,6 +24,7 @@ def stages(plan):
 
 def test_the_hours_are_those_of_the_slowest_part_of_each_stage():
     plan = plan_cluster(SIZES, RATES, workers=10)
+    assert str(plan) == plan.to_table()
     found = stages(plan)
     assert found["encode"].hours == pytest.approx(1_100_000 / 100 / 10 / 3600)
     assert found["encode"].bound == "teacher"
@@ -87,8 +88,6 @@ def test_the_command_plans_without_a_cluster_from_sizes_that_are_given(tmp_path)
         "--plan",
         "--engine",
         "ray",
-        "--output",
-        tmp_path / "x",
     ]
     command += ["--workers", 64, "--plan-passages", 10**9, "--plan-anchors", 10**7, "--plan-encoding", 1000]
     result = CliRunner().invoke(main, list(map(str, command)), catch_exceptions=False)

@@ -110,6 +110,11 @@ def test_an_index_that_mining_would_refuse_is_not_planned(tmp_path, teacher, ind
         plan_mining(DATASET, teacher=teacher, index=index, store=EmbeddingStore(tmp_path / "store"))
 
 
+def test_a_printed_plan_is_its_table(tmp_path):
+    plan = plan_mining(DATASET, teacher=HashTeacher(), store=EmbeddingStore(tmp_path))
+    assert str(plan) == plan.to_table()
+
+
 def test_wrong_columns_are_named_first(tmp_path):
     with pytest.raises(ColumnError, match="no_such"):
         plan_mining(DATASET, teacher=HashTeacher(), anchor_column_name="no_such", store=EmbeddingStore(tmp_path))
@@ -117,9 +122,13 @@ def test_wrong_columns_are_named_first(tmp_path):
 
 def test_the_command_prints_a_plan_and_mines_nothing(tmp_path):
     DATASET.to_json(str(tmp_path / "pairs.jsonl"))
-    call = ["mine", str(tmp_path / "pairs.jsonl"), "--teacher", "bm25", "--output", str(tmp_path / "out"), "--plan"]
+    call = ["mine", str(tmp_path / "pairs.jsonl"), "--teacher", "bm25", "--plan"]
     done = CliRunner().invoke(main, call, catch_exceptions=False)
     assert done.exit_code == 0
+    to_folder = CliRunner().invoke(main, [*call, "--output", str(tmp_path / "out")], catch_exceptions=False)
+    assert [line.split()[0] for line in to_folder.stdout.splitlines()[:2]] == ["Stage", "collect"]
+    without = CliRunner().invoke(main, call[:-1], catch_exceptions=False)
+    assert (without.exit_code, without.output.splitlines()[-1]) == (2, "Error: Missing option '--output'.")
     assert [line.split()[0] for line in done.stdout.splitlines()[:5]] == ["Stage", "collect", "index", "search", "all"]
     assert not Path(tmp_path / "out").exists()
     done = CliRunner().invoke(main, [*call, "--json"], catch_exceptions=False)

@@ -94,7 +94,10 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 @method_option("--seed", type=int, help="Seed of everything that is drawn.")
 @method_option("--guard", "guards", multiple=True, help=f"Keep likely right answers out; repeatable: {GUARD_FORMS}.")
 @method_option("--index", metavar="INDEX", help="exact, auto, or inverted lists such as IVF4096,SQ8.  [default: exact]")
-@output_option("--output", required=True, help="Folder for the mined dataset; with --engine ray on any fsspec path.")
+@output_option(
+    "--output",
+    help="Folder for the mined dataset; with --engine ray on any fsspec path.  [required, unless --plan]",
+)
 @output_option("--overwrite", is_flag=True, help="Replace a mined dataset in that folder.")
 @output_option("--plan", is_flag=True, help="Only estimate what it will take: minutes, disk and memory per stage.")
 @output_option("--estimate", is_flag=True, help="Estimate false negatives, from anchors with several positives.")
@@ -104,7 +107,7 @@ data_option, teacher_option, method_option, output_option = map(section_option, 
 @one_line_errors
 def mine_command(
     source: str,
-    output: str,
+    output: str | None,
     overwrite: bool,
     config: Path | None,
     num_proc: int | None,
@@ -126,16 +129,18 @@ def mine_command(
     from hn_datasets.commands.teachers import choose_teacher
     from hn_datasets.sources import check_output, write_mined
 
-    folder, cluster = Path(output), read_cluster(engine, num_proc, options)
-    if engine == "local":
-        check_output(folder, overwrite=overwrite)
+    cluster = read_cluster(engine, num_proc, options)
+    if output is None and not plan:
+        raise click.UsageError("Missing option '--output'.")
+    if output is not None and engine == "local":
+        check_output(Path(output), overwrite=overwrite)
     recipe, saved = None, None
     if config is not None:
         trust = options["trust_remote_code"]
         recipe, saved = _read_recipe(config, with_teacher=not options["teacher"], trust_remote_code=trust)
     with options_in_errors():
-        if plan:
-            load_teacher = choose_teacher(saved, options)
+        load_teacher = choose_teacher(saved, options)
+        if plan or output is None:
             costs: Plan | ClusterPlan
             if engine == "ray":
                 costs = plan_cluster_mining(source, load_teacher(), _choices(recipe, options), cluster, options)
@@ -143,7 +148,6 @@ def mine_command(
                 costs = _plan(source, recipe, load_teacher, options)
             click.echo(json.dumps(costs.to_dict()) if as_json else costs.to_table())
             return
-        load_teacher = choose_teacher(saved, options)
         if engine == "ray":
             choices = {**_choices(recipe, options), "guards": read_guards(options.pop("guards"), recipe)}
             record = mine_on_cluster(source, load_teacher, choices, output, overwrite, cluster, options)
@@ -151,6 +155,7 @@ def mine_command(
             show_seconds(record)
             return
         mined, record = _mine(source, recipe, load_teacher, num_proc, options)
+    folder = Path(output)
     record = write_mined(mined, record, folder, overwrite=overwrite)
     show_statistics(record, as_json=as_json)
     if not as_json:
