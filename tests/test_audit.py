@@ -77,7 +77,7 @@ def test_sound_data_has_no_findings(record):
     report = audit_dataset(SOUND, record=record)
     assert report.ok and report.findings == ()
     assert (report.rows, report.negatives) == ({"train": 4}, 8)
-    assert report.to_table() == "4 rows with 8 negatives were read: nothing is broken."
+    assert str(report) == report.to_table() == "4 rows with 8 negatives were read: nothing is broken."
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_another_corpus_is_named_as_the_likely_reason_where_the_dataset_is_given
     assert again.likely_reason.startswith("the corpus is another one: corpus.digest was ")
     assert again.first_difference in {anchor for anchor, _ in ROWS}
     assert again.differences["corpus.passages"][0] > again.differences["corpus.passages"][1]
-    assert f"Likely reason: {again.likely_reason}" in again.to_table()
+    assert f"Likely reason: {again.likely_reason}" in str(again)
     assert again.negatives_again < again.negatives
 
 

@@ -79,6 +79,9 @@ class AuditReport:
         """Return the JSON form."""
         return {"ok": self.ok, **asdict(self), "findings": [asdict(finding) for finding in self.findings]}
 
+    def __str__(self) -> str:
+        return self.to_table()
+
     def to_table(self) -> str:
         """Return a sentence, then a table of the findings: which rule, how many break it, and the first example."""
         rules = f"{len(self.broken)} rule{' is' if len(self.broken) == 1 else 's are'} broken"

@@ -87,6 +87,9 @@ class Reproduction:
         """Return the JSON form."""
         return {**asdict(self), "ok": self.ok, "likely_reason": self.likely_reason}
 
+    def __str__(self) -> str:
+        return self.to_table()
+
     def to_table(self) -> str:
         """Return the result in sentences, and one line for each field that differs."""
         lines = [
