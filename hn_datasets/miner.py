@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
-from datasets import Dataset
+from datasets import Dataset, Features
 
 from hn_datasets.approximate import ApproximateIndex, check_index, choose_index
 from hn_datasets.collecting import Collected, collect_corpus, collect_dataset, iter_anchors
@@ -249,7 +249,7 @@ class HardNegativeMiner(RowMiner):
         other._positives = None if forget_positives else self._positives
         return other
 
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    def __call__(self, batch: Any) -> Any:
         """Return the added columns for a batch of rows.
 
         Args:
@@ -261,13 +261,14 @@ class HardNegativeMiner(RowMiner):
             every negative is strictly below; inf if there is none) and ``top_score`` (float32, the best passage that is
             no positive, ceiling or not). With guards also ``guard_removals`` (int32): for each, how many passages it
             took out; an ensemble adds ``negative_teachers``, the name of each negative's teacher. A skipped row has no
-            negatives and NaN. The columns of a table or data frame come back beside them, as ``map`` expects.
+            negatives and NaN. For an Arrow table or a data frame it is a table that has their columns too.
 
         Raises:
             ColumnError: a column is missing or holds no text, or the batch is one row.
             TextError: a text is None, empty or white space, and ``on_empty`` is "error".
         """
-        return answer_of(batch, self._add_columns(self._read(batch), self._complete))
+        mined = self._add_columns(self._read(batch), self._complete)
+        return answer_of(batch, mined, self.features(Features()))
 
     @property
     def sources(self) -> Sources:
@@ -353,9 +354,7 @@ class MineNegatives:
     the rows of an older version of this package.
     """
 
-    def __call__(
-        self, batch: Mapping[str, Sequence[Any]], *, teacher: TeacherLike = "BAAI/bge-m3", **arguments: Any
-    ) -> dict[str, list[Any]]:
+    def __call__(self, batch: Any, *, teacher: TeacherLike = "BAAI/bge-m3", **arguments: Any) -> Any:
         """Mine negatives for the rows of a batch **from the positives of that batch alone**.
 
         ``ds.map(mine_negatives, batched=True)`` works as it stands, with 1,000 rows as the corpus of each row;
@@ -380,7 +379,7 @@ class MineNegatives:
             miner = _BatchMiner.from_dataset(
                 Dataset.from_dict(rows), teacher=teacher, store=EmbeddingStore(directory, derived=folder), **arguments
             )
-            return answer_of(batch, miner(rows))
+            return answer_of(batch, miner(rows), miner.features(Features()))
 
     def __getstate__(self) -> dict[str, int]:
         return {"algorithm_version": ALGORITHM_VERSION}

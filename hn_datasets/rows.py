@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from datasets import Dataset, Features
 
 from hn_datasets.columns import empty_message, read_pairs
 from hn_datasets.errors import ColumnError, TextError
@@ -53,9 +54,19 @@ def columns_of(batch: Any) -> Mapping[str, Any]:
     return batch if isinstance(batch, Mapping) else pa.table(batch).to_pydict()
 
 
-def answer_of(batch: Any, mined: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Return what ``map`` is to get for a batch: it keeps the columns of rows by itself, but none of a table."""
-    return mined if isinstance(batch, Mapping) else {**columns_of(batch), **mined}
+def answer_of(batch: Any, mined: dict[str, list[Any]], features: Features) -> Any:
+    """Return what ``map`` is to get for a batch: it keeps the columns of rows by itself, but none of a table.
+
+    Args:
+        batch: columns as lists, an Arrow table or a data frame.
+        mined: the added columns.
+        features: their types.
+    """
+    if isinstance(batch, Mapping):
+        return mined
+    table, added = pa.table(batch), Dataset.from_dict(mined, features=features).with_format("arrow")[:]
+    kept = table.drop_columns([name for name in table.column_names if name in features])
+    return pa.table({**dict(zip(kept.column_names, kept.columns, strict=True)), **{n: added[n] for n in features}})
 
 
 def check_batched(columns: Iterable[Any]) -> None:

@@ -335,8 +335,12 @@ def test_rows_of_every_format_are_mined(rows, tmp_path, form):
     for mine, options in ((miner, {}), (mine_negatives, {"teacher": "bm25"})):
         expected = plain.map(mine, batched=True, fn_kwargs=options)
         mined = plain.with_format(form).map(mine, batched=True, fn_kwargs=options).with_format(None)
-        assert mined.features == expected.features
         assert mined[:] == expected[:]
+        if form != "pandas":  # whose strings are large ones
+            assert mined.features == expected.features
+    if form in ("arrow", "pandas"):  # one row is a table too
+        one_by_one = plain.with_format(form).map(miner).with_format(None)
+        assert one_by_one[:] == plain.map(miner, batched=True)[:]
 
 
 @pytest.mark.parametrize("form", [None, "numpy"])
