@@ -462,7 +462,7 @@ def test_mine_takes_guards_and_a_recipe_brings_its_own(tmp_path, minilm_path):
         ("near-duplicate=high", "Expected --guard with a number behind '=', such as 0.3, got 'near-duplicate=high'."),
         ("similar-to-positive=30", "SimilarToPositive needs a percentage in (0, 1], got 30.0"),
         ("same-group=ticker", "Expected a column 'ticker', for SameGroup, the dataset has the columns"),
-        ("held-out=gone.jsonl", "got 'gone.jsonl': no such file."),
+        ("held-out=gone.jsonl", "got 'gone.jsonl': no such file; check"),
         ("cross-encoder=gone", "Could not load the cross-encoder 'gone'"),
     ],
 )
