@@ -231,7 +231,7 @@ def _mine(
         except ArgumentError as error:  # the library can ask a judge as well
             reason = str(error).partition("; ")[0]
             raise ArgumentError(
-                f"--estimate: {reason}; leave it out, or let publish --estimate ask a model."
+                f"--estimate: {reason}; leave it out; publish --estimate can ask a cross-encoder."
             ) from error
         miner.timings["estimate"] = time.perf_counter() - start
     start = time.perf_counter()
