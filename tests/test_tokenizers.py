@@ -143,7 +143,9 @@ def test_pretrained_that_has_changed_is_refused(minilm_path, tmp_path):
 
 
 def test_unknown_name_says_what_was_tried_and_how_to_work_offline():
-    with pytest.raises(TeacherError, match=r"words, kiwi, char-bigrams.*'wrods'.*HF_HUB_OFFLINE") as caught:
+    with pytest.raises(
+        TeacherError, match=r"words, kiwi, char-bigrams.*'wrods'.*pass a function.*HF_HUB_OFFLINE"
+    ) as caught:
         make_tokenizer("wrods").tokenize(["a"])
     assert "\n" not in str(caught.value)
 

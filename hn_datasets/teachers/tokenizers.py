@@ -254,8 +254,9 @@ def _load_pretrained(path: str) -> Any:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise TeacherError(
             f"Expected {', '.join(_NAMED)}, or the path or name of a Hugging Face tokeniser, got {path!r}: "
-            f"AutoTokenizer.from_pretrained({path!r}) failed ({reason}); check the name, or to work offline give a "
-            "folder that holds the tokeniser, or download it once and set HF_HUB_OFFLINE=1."
+            f"AutoTokenizer.from_pretrained({path!r}) failed ({reason}); check the name, pass a function "
+            "from a text to its tokens for any other, or to work offline give a folder that holds the tokeniser, or "
+            "download it once and set HF_HUB_OFFLINE=1."
         ) from error
 
 
