@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,11 +32,13 @@ from hn_datasets.miner import HardNegativeMiner, TeacherLike
 from hn_datasets.modes import is_ensemble, members_of
 from hn_datasets.recipe import Recipe
 from hn_datasets.record import MiningRecord
-from hn_datasets.release.card_choices import is_local
 from hn_datasets.store import EmbeddingStore
 from hn_datasets.teachers.dense import DenseTeacher
 from hn_datasets.teachers.loading import teacher_from_spec
 from hn_datasets.texts import Corpus, Digests, digest_texts
+
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+"""What a model on the Hub is called where no commit of it is known; a release names a folder without its place."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +162,11 @@ def _check_folders(spec: dict[str, Any]) -> None:
     """Refuse a model from a folder that is not here: a release names it alone, and its name is none on the Hub."""
     ensemble = members_of(spec)
     for member in ensemble.values() if ensemble else (spec,):
-        if is_local(member) and not Path(member["model"]).exists():
+        model = str(member.get("model") or "")
+        named = member.get("type") != "dense" or member.get("revision") or _HUB_ID.fullmatch(model)
+        if not named and not Path(model).exists():
             what = "an ensemble with a copy of it by teacher" if ensemble else "a copy by teacher (--teacher FOLDER)"
-            raise TeacherError(f"Expected the folder of the teacher, {member['model']!r}, got none here; pass {what}.")
+            raise TeacherError(f"Expected the folder of the teacher, {model!r}, got none here; pass {what}.")
 
 
 def _with_weights_of_today(spec: dict[str, Any], trust_remote_code: bool) -> dict[str, Any]:
