@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hn_datasets"
 # Each module imports only modules that stand before it. An __init__.py gathers names, and may import any.
 ORDER = [
-    "errors", "methods", "modes", "threads", "files", "texts", "columns", "recipe",
+    "errors", "progress", "methods", "modes", "threads", "files", "texts", "columns", "recipe",
     "teachers.base", "teachers.tokenizers", "teachers.precomputed", "teachers.token_batches",
     "teachers.graphs", "teachers.attention", "teachers.encoder_layers", "teachers.models",
     "teachers.identity", "teachers.prompts", "teachers.remembered", "teachers.dense",

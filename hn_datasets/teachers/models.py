@@ -173,7 +173,7 @@ def resolve_length(model: SentenceTransformer, given: int | None) -> int | None:
         raise ArgumentError(f"max_seq_length has no effect on a {type(model[0]).__name__}; leave it out.")
     most = _num_positions(model)
     if most is not None and given > most:
-        raise ArgumentError(f"Expected max_seq_length of at most {most}, the model's positions, got {given}.")
+        raise ArgumentError(f"Expected max_seq_length of at most {most}, the model's positions, got {given}; lower it.")
     return given
 
 
