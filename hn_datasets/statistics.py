@@ -87,6 +87,9 @@ class MiningStatistics:
         scores = {name: ScoreDistribution.from_dict(data[name]) for name in _SCORES}
         return cls(**lists_to_tuples({**data, **scores}))
 
+    def __str__(self) -> str:
+        return self.to_table()
+
     def to_table(self, guards: Sequence[str] = ()) -> str:
         """Return the table that ``mine_hard_negatives`` of sentence-transformers prints, then plain sentences.
 

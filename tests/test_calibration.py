@@ -305,6 +305,6 @@ def test_the_result_reads_as_json_and_as_a_table(miner, dataset):
     data = found.to_dict()
     assert data["method"] == found.method.to_dict()
     assert len(data["curve"]) == len(found.curve)
-    lines = found.to_table().splitlines()
+    lines = str(found).splitlines()
     assert sum(line.startswith(">") for line in lines) == 1
     assert "of the negatives are false, by hidden positives, with 45 of 45 anchors" in lines[-1]

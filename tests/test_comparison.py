@@ -55,7 +55,7 @@ def test_rows_and_negatives_in_common_are_counted_by_hand():
     assert comparison.mean_jaccard == pytest.approx((2 / 4 + 1) / 2)
     assert comparison.share_in_common == pytest.approx(3 / 7)
     assert comparison.changed_statistics is None and comparison.changed_recipe is None
-    assert "42.86% of all negatives are in common, mean Jaccard index of a common pair 0.750." in comparison.to_table()
+    assert "42.86% of all negatives are in common, mean Jaccard index of a common pair 0.750." in str(comparison)
     assert json.loads(json.dumps(comparison.to_dict()))["share_in_common"] == comparison.share_in_common
 
 

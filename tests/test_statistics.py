@@ -241,7 +241,7 @@ def test_the_json_form_has_no_nan_and_comes_back(columns):
     text = json.dumps(statistics.to_dict(), allow_nan=False)
     back = MiningStatistics.from_dict(json.loads(text))
     assert back == statistics
-    assert back.to_table() == statistics.to_table()
+    assert str(back) == back.to_table() == statistics.to_table()
     assert hash(back) == hash(statistics)
 
 

@@ -109,7 +109,7 @@ def test_without_several_positives_it_says_why_there_is_no_rate(store):
     assert {row.rate for row in found.settings} == {None}
     assert "because 0 anchors have several known positives and at least 30 have to" in found.advice
     assert found.choice == TopKPercPos(0.9)
-    assert re.search(r"TopKPercPos\(0.9\) .* - +- ", found.to_table())
+    assert re.search(r"TopKPercPos\(0.9\) .* - +- ", str(found))
     assert found.draw().startswith(b"\x89PNG")
 
 

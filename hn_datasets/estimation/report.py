@@ -140,6 +140,9 @@ class Survey:
             "advice": self.advice,
         }
 
+    def __str__(self) -> str:
+        return self.to_table()
+
     def to_table(self) -> str:
         """Return a line for each setting, the choice marked, and the advice."""
         place = [row.method for row in self.settings].index(self.choice)

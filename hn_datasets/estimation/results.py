@@ -122,6 +122,9 @@ class Calibration:
             "curve": [point.to_dict() for point in self.curve],
         }
 
+    def __str__(self) -> str:
+        return self.to_table()
+
     def to_table(self) -> str:
         """Return a line for each setting, the chosen one marked, and a sentence."""
         rate = self.estimate.rate

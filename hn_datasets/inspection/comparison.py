@@ -66,6 +66,9 @@ class Comparison:
         """Return the JSON form."""
         return {**asdict(self), "share_in_common": self.share_in_common}
 
+    def __str__(self) -> str:
+        return self.to_table()
+
     def to_table(self) -> str:
         """Return the numbers in a table, then one line for each change."""
         jaccard = "" if self.mean_jaccard is None else f", mean Jaccard index of a common pair {self.mean_jaccard:.3f}"
