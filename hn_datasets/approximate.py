@@ -33,7 +33,7 @@ AUTO_PASSAGES = 1_000_000
 """Passages from which on ``"auto"`` is approximate.
 
 With MiniLM, 719,233 sentences and runs of them were searched 4.2 times as fast through lists as exactly, 98.8 % of the
-negatives found, 400,000 of them 3.2 times, and a million sentences, clauses and runs of clauses 3.3 times, 99.6 % of
+negatives found, 400,000 of them 3.2 times, and a million sentences, clauses and runs of clauses 4.0 times, 99.6 % of
 the negatives found (``tests/benchmarks/bench_approximate.py``). Vectors of words, with ceilings far deeper, were no
 faster through lists when lists took twice as long: so this is where exact search begins to take minutes, and not the
 first size at which lists can win.
@@ -42,7 +42,7 @@ first size at which lists can win.
 AUTO_LIST = 1000
 """Passages per list of ``"auto"``; a fifth as many searched 100,000 passages no faster, and were slower to make."""
 
-LISTS_FACTOR = 0.35
+LISTS_FACTOR = 0.3
 """Seconds of the search through lists for a second of exact search; see ``AUTO_PASSAGES``."""
 
 FURTHER = 32
